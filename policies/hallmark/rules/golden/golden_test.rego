@@ -1,0 +1,60 @@
+package hallmark.rules.golden_test
+
+import data.hallmark.rules.golden
+
+_image := {
+	"where": "containers[dev]",
+	"role": "workspace",
+	"repository": "golden/base",
+	"golden": {"name": "base", "status": "active", "roles": [], "roleAllowed": true},
+}
+
+_with(patch) := object.union(_image, {"golden": object.union(_image.golden, patch)})
+
+test_active_golden_image_passes if {
+	golden.deny == set() with input.images as [_image]
+	golden.warn == set() with input.images as [_image]
+}
+
+test_other_image_is_denied if {
+	golden.deny == {{
+		"image": "containers[dev]",
+		"message": "{repository} is not a golden image",
+		"args": {"repository": "golden/base"},
+	}} with input.images as [object.union(_image, {"golden": null})]
+}
+
+test_decommissioned_image_is_denied_with_its_successor if {
+	golden.deny == {{
+		"image": "containers[dev]",
+		"message": "golden image {name} is decommissioned",
+		"args": {"name": "base"},
+		"fix": "use golden image universal",
+	}} with input.images as [_with({"status": "decommissioned", "successor": "universal"})]
+}
+
+test_decommissioned_image_without_successor_is_denied if {
+	golden.deny == {{
+		"image": "containers[dev]",
+		"message": "golden image {name} is decommissioned",
+		"args": {"name": "base"},
+	}} with input.images as [_with({"status": "decommissioned"})]
+}
+
+test_deprecated_image_is_allowed_with_a_warning if {
+	golden.deny == set() with input.images as [_with({"status": "deprecated"})]
+	golden.warn == {{
+		"image": "containers[dev]",
+		"message": "golden image {name} is deprecated",
+		"args": {"name": "base"},
+		"fix": "use golden image universal",
+	}} with input.images as [_with({"status": "deprecated", "successor": "universal"})]
+}
+
+test_other_role_is_denied if {
+	golden.deny == {{
+		"image": "containers[dev]",
+		"message": "golden image {name} is not for the role {role}; its roles: {roles}",
+		"args": {"name": "base", "role": "workspace", "roles": ["init"]},
+	}} with input.images as [_with({"roles": ["init"], "roleAllowed": false})]
+}

@@ -1,0 +1,53 @@
+# METADATA
+# title: Containers run as a user other than root
+# description: |
+#   The effective user is that of the container, else of the pod, else of the image's config. uid 0, root and no user at
+#   all are refused, and so is a user name: the image itself decides which uid a name stands for, so it cannot be
+#   verified. Of an image for several platforms the worst counts. Groups are not judged. A pod with hostUsers: false is
+#   judged like any other.
+# custom:
+#   id: user
+#   fix: Set securityContext.runAsUser to a number other than 0, or use an image whose USER is one.
+#   related: [golden]
+#   early: true
+package hallmark.rules.user
+
+_from := {
+	"builder": "the builder starts it so",
+	"container": "securityContext of the container",
+	"image": "USER of the image",
+	"pod": "securityContext of the pod",
+}
+
+deny contains finding if {
+	some image in input.images
+	image.user.root == true
+	finding := {
+		"image": image.where,
+		"message": "runs as root ({from}{platform})",
+		"args": {"from": _from[image.user.source], "platform": _platform(image)},
+		"fix": _fix(image),
+	}
+}
+
+deny contains finding if {
+	some image in input.images
+	image.user.root == false
+	image.user.verifiable == false
+	finding := {
+		"image": image.where,
+		"message": "runs as {user}, a name that could stand for root ({from}{platform})",
+		"args": {"user": image.user.effective, "from": _from[image.user.source], "platform": _platform(image)},
+		"fix": _fix(image),
+	}
+}
+
+_platform(image) := sprintf(" for %s", [image.user.platform]) if image.user.platform
+
+_platform(image) := "" if not image.user.platform
+
+_fix(image) := sprintf("set securityContext.runAsUser: %d", [image.golden.uid]) if image.golden.uid > 0
+
+_fix(image) := "set securityContext.runAsUser to the image's numeric user, not 0" if not image.golden.uid
+
+_fix(image) := "ask for an exemption: the catalogue says that this image runs as root" if image.golden.uid == 0

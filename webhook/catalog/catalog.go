@@ -1,0 +1,206 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// Config is the part of the configuration that a catalogue is made of. Patterns are those of webhook.Pattern.
+type Config struct {
+	Registries []Registry
+	Tags       []TagRule // first match wins; the last one usually matches everything
+	Path       string    // template of repository paths, such as "{company}/{department}/{software}"; "" for none
+	Signed     []SignedImages
+	Golden     []Golden
+	Exemptions []Exemption
+	Now        func() time.Time
+}
+
+// Registry is a host that may be contacted, and the repositories on it; none means all.
+type Registry struct {
+	Host         string
+	Repositories []webhook.Pattern
+}
+
+// TagRule says which tags the images that it matches may have; no Match is every image.
+type TagRule struct {
+	Match   []webhook.Pattern
+	Allow   []string
+	Pattern string // regular expression over the whole tag; "" for none
+}
+
+// SignedImages says who must have signed the images that it matches.
+type SignedImages struct {
+	Match     []webhook.Pattern
+	AnyOf     []string
+	Threshold int
+}
+
+// Golden is an approved image.
+type Golden struct {
+	webhook.Golden
+	Signers []string // any of them must have signed it; none leaves that to SignedImages
+}
+
+// Exemption takes rules away from images in namespaces until a time.
+type Exemption struct {
+	Name       string
+	Namespaces []string // names, * stands for any run of characters
+	Images     []webhook.Pattern
+	Rules      []string
+	Expires    time.Time // the end of the last day
+}
+
+// A Catalogue answers for one configuration. It is safe for concurrent use.
+type Catalogue struct {
+	registries map[string][]webhook.Pattern
+	tags       []tagRule
+	path       []string
+	signed     []SignedImages
+	golden     map[string]*Golden // by repository, with its registry
+	names      []*Golden          // sorted by name, to suggest from
+	exemptions []Exemption
+	now        func() time.Time
+}
+
+type tagRule struct {
+	TagRule
+	pattern *regexp.Regexp
+}
+
+// New checks and compiles a catalogue, and reports every mistake.
+func New(config Config) (*Catalogue, error) {
+	c := &Catalogue{
+		registries: make(map[string][]webhook.Pattern, len(config.Registries)),
+		golden:     make(map[string]*Golden, len(config.Golden)),
+		signed:     config.Signed, exemptions: config.Exemptions, now: config.Now,
+	}
+	var errs []error
+	for _, r := range config.Registries {
+		c.registries[canonicalHost(r.Host)] = r.Repositories
+	}
+	for i, rule := range config.Tags {
+		compiled := tagRule{TagRule: rule}
+		if rule.Pattern != "" {
+			var err error
+			if compiled.pattern, err = CompileTagPattern(rule.Pattern); err != nil {
+				errs = append(errs, fmt.Errorf("tag rule %d: %w", i, err))
+			}
+		}
+		c.tags = append(c.tags, compiled)
+	}
+	if config.Path != "" {
+		var err error
+		if c.path, err = ParsePath(config.Path); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for i := range config.Golden {
+		golden := &config.Golden[i]
+		ref, err := webhook.ParseReference(golden.Repository)
+		if err != nil || ref.Tag != "" || ref.Digest != "" {
+			errs = append(errs, fmt.Errorf("golden image %s: repository %q is not a repository", golden.Name, golden.Repository))
+			continue
+		}
+		c.golden[ref.Name()] = golden
+		c.names = append(c.names, golden)
+	}
+	slices.SortFunc(c.names, func(a, b *Golden) int { return strings.Compare(a.Name, b.Name) })
+	return c, errors.Join(errs...)
+}
+
+// CompileTagPattern compiles a regular expression that must match a whole tag. It may not switch to several lines.
+func CompileTagPattern(pattern string) (*regexp.Regexp, error) {
+	return regexp.Compile(`\A(?:` + pattern + `)\z`)
+}
+
+// canonicalHost gives Docker Hub its one name.
+func canonicalHost(host string) string {
+	ref, err := webhook.ParseReference(host + "/library/x")
+	if err != nil {
+		return host
+	}
+	return ref.Registry
+}
+
+// Catalogue fills in what the configuration says of an image.
+func (c *Catalogue) Catalogue(request *webhook.Request, image *webhook.Image) {
+	ref := image.Ref
+	name := ref.Name()
+	entry := &image.Entry
+	entry.Registry = c.registry(ref)
+	tag := ClassifyTag(ref.Tag, ref.Digest != "")
+	entry.TagClass, entry.Version = tag.Class, tag.Version
+	entry.Path = matchPath(c.path, ref.Repository)
+	entry.Tags = c.tagRule(name, ref.Tag, tag.Class)
+	if golden := c.golden[name]; golden != nil {
+		found := golden.Golden
+		found.Role = len(found.Roles) == 0 || slices.Contains(found.Roles, string(image.Role))
+		entry.Golden = &found
+		if len(golden.Signers) > 0 {
+			entry.Signed = append(entry.Signed, webhook.SignatureRule{AnyOf: golden.Signers, Threshold: 1})
+		}
+	}
+	for _, s := range c.signed {
+		if matchAny(s.Match, name) {
+			entry.Signed = append(entry.Signed, webhook.SignatureRule{AnyOf: s.AnyOf, Threshold: s.Threshold})
+		}
+	}
+	c.exempt(request.Namespace, name, entry)
+}
+
+func (c *Catalogue) registry(ref webhook.Reference) webhook.RegistryMatch {
+	repositories, configured := c.registries[ref.Registry]
+	return webhook.RegistryMatch{
+		Host:       configured,
+		Repository: configured && (len(repositories) == 0 || matchAny(repositories, ref.Repository)),
+	}
+}
+
+// tagRule is nil when no rule covers the image, which rule "tag" refuses.
+func (c *Catalogue) tagRule(name, tag, class string) *webhook.TagRule {
+	for _, rule := range c.tags {
+		if len(rule.Match) > 0 && !matchAny(rule.Match, name) {
+			continue
+		}
+		return &webhook.TagRule{
+			Allow: rule.Allow, Pattern: rule.TagRule.Pattern,
+			Class:  slices.Contains(rule.Allow, class),
+			Match:  rule.pattern == nil || tag == "" || rule.pattern.MatchString(tag),
+			Digest: slices.Contains(rule.Allow, Digest),
+		}
+	}
+	return nil
+}
+
+func (c *Catalogue) exempt(namespace, name string, entry *webhook.CatalogueEntry) {
+	for _, e := range c.exemptions {
+		if matchAny(e.Images, name) && matchGlobs(e.Namespaces, namespace) && c.now().Before(e.Expires) {
+			entry.Exemptions = append(entry.Exemptions, webhook.Exemption{Name: e.Name, Rules: e.Rules})
+		}
+	}
+}
+
+func matchAny(patterns []webhook.Pattern, name string) bool {
+	for _, p := range patterns {
+		if p.Match(name) {
+			return true
+		}
+	}
+	return false
+}
+
+func matchGlobs(globs []string, name string) bool {
+	for _, glob := range globs {
+		if webhook.MatchName(glob, name) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,261 @@
+package policy
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// fields collects the members of an object of the input.
+type fields struct {
+	terms [][2]*ast.Term
+}
+
+func (f *fields) term(name string, value *ast.Term) {
+	f.terms = append(f.terms, [2]*ast.Term{ast.InternedTerm(name), value})
+}
+
+func (f *fields) string(name, value string) { f.term(name, ast.StringTerm(value)) }
+
+// optional leaves out what is empty.
+func (f *fields) optional(name, value string) {
+	if value != "" {
+		f.string(name, value)
+	}
+}
+
+func (f *fields) bool(name string, value bool) { f.term(name, ast.InternedTerm(value)) }
+
+func (f *fields) int(name string, value int) { f.term(name, ast.InternedTerm(value)) }
+
+func (f *fields) strings(name string, values []string) {
+	terms := make([]*ast.Term, len(values))
+	for i, v := range values {
+		terms[i] = ast.StringTerm(v)
+	}
+	f.term(name, ast.ArrayTerm(terms...))
+}
+
+func (f *fields) object() *ast.Term { return ast.ObjectTerm(f.terms...) }
+
+func mapTerm(m map[string]string) *ast.Term {
+	var f fields
+	for k, v := range m {
+		f.terms = append(f.terms, [2]*ast.Term{ast.StringTerm(k), ast.StringTerm(v)})
+	}
+	return f.object()
+}
+
+// inputOf builds the document that rules see; policies/schema/input.json describes it. The object itself is converted
+// only when some rule reads it.
+func inputOf(in *webhook.Input, withObject bool) (ast.Value, error) {
+	root := fields{terms: make([][2]*ast.Term, 0, 5)}
+	root.term("request", requestTerm(in.Request))
+	var workspace fields
+	workspace.optional("product", in.Workspace.Product)
+	workspace.optional("owner", in.Workspace.Owner)
+	workspace.optional("name", in.Workspace.Name)
+	workspace.optional("template", in.Workspace.Template)
+	root.term("workspace", workspace.object())
+	images := make([]*ast.Term, len(in.Images))
+	for i, image := range in.Images {
+		images[i] = imageTerm(image)
+	}
+	root.term("images", ast.ArrayTerm(images...))
+	if withObject {
+		for _, part := range []struct {
+			name string
+			json []byte
+		}{{"object", in.Request.Object}, {"old", in.Request.OldObject}} {
+			if len(part.json) == 0 {
+				continue
+			}
+			value, err := ast.ValueFromReader(bytes.NewReader(part.json))
+			if err != nil {
+				return nil, fmt.Errorf("convert input.%s: %w", part.name, err)
+			}
+			root.term(part.name, ast.NewTerm(value))
+		}
+	}
+	return root.object().Value, nil
+}
+
+func requestTerm(r *webhook.Request) *ast.Term {
+	var user, request fields
+	user.string("name", r.User.Name)
+	user.strings("groups", r.User.Groups)
+	request.string("uid", r.UID)
+	request.string("operation", string(r.Operation))
+	request.string("namespace", r.Namespace)
+	request.string("name", r.Name)
+	request.string("kind", r.Kind)
+	request.string("subresource", r.SubResource)
+	request.bool("dryRun", r.DryRun)
+	request.term("user", user.object())
+	return request.object()
+}
+
+func imageTerm(image *webhook.Image) *ast.Term {
+	f := fields{terms: make([][2]*ast.Term, 0, 24)}
+	f.string("where", image.Where)
+	f.string("pointer", image.Pointer)
+	f.string("role", string(image.Role))
+	f.bool("changed", image.Changed)
+	f.bool("privileged", image.Privileged())
+	if image.User.Known && image.User.Applies {
+		f.term("user", userTerm(image.User))
+	}
+	if image.Error != "" {
+		f.string("error", image.Error)
+		return f.object()
+	}
+	ref := image.Ref
+	f.string("ref", ref.String())
+	f.string("registry", ref.Registry)
+	f.string("repository", ref.Repository)
+	f.string("name", path.Base(ref.Repository))
+	f.optional("tag", ref.Tag)
+	f.optional("digest", ref.Digest)
+	entryTerms(&f, &image.Entry)
+	factTerms(&f, image)
+	return f.object()
+}
+
+// entryTerms adds what the configuration says of the image.
+func entryTerms(f *fields, entry *webhook.CatalogueEntry) {
+	if entry.Path != nil {
+		f.term("path", mapTerm(entry.Path))
+	}
+	f.string("tagClass", entry.TagClass)
+	if len(entry.Version) > 0 {
+		var version fields
+		for i, name := range [...]string{"major", "minor", "patch"} {
+			if i < len(entry.Version) {
+				version.int(name, entry.Version[i])
+			}
+		}
+		f.term("version", version.object())
+	}
+	var registry fields
+	registry.bool("host", entry.Registry.Host)
+	registry.bool("repository", entry.Registry.Repository)
+	f.term("registryEntry", registry.object())
+	f.term("tagRule", tagRuleTerm(entry.Tags))
+	f.term("golden", goldenTerm(entry.Golden))
+	signedBy := make([]*ast.Term, len(entry.Signed))
+	for i, rule := range entry.Signed {
+		var signed fields
+		signed.strings("anyOf", rule.AnyOf)
+		signed.int("threshold", rule.Threshold)
+		signedBy[i] = signed.object()
+	}
+	f.term("signedBy", ast.ArrayTerm(signedBy...))
+	exemptions := make([]*ast.Term, len(entry.Exemptions))
+	for i, e := range entry.Exemptions {
+		var exemption fields
+		exemption.string("name", e.Name)
+		exemption.strings("rules", e.Rules)
+		exemptions[i] = exemption.object()
+	}
+	f.term("exemptions", ast.ArrayTerm(exemptions...))
+}
+
+func tagRuleTerm(rule *webhook.TagRule) *ast.Term {
+	if rule == nil {
+		return ast.InternedNullTerm
+	}
+	var f fields
+	f.strings("allow", rule.Allow)
+	f.string("pattern", rule.Pattern)
+	f.bool("class", rule.Class)
+	f.bool("match", rule.Match)
+	f.bool("digest", rule.Digest)
+	return f.object()
+}
+
+func goldenTerm(golden *webhook.Golden) *ast.Term {
+	if golden == nil {
+		return ast.InternedNullTerm
+	}
+	var f fields
+	f.string("name", golden.Name)
+	f.string("repository", golden.Repository)
+	f.optional("title", golden.Title)
+	f.optional("owner", golden.Owner)
+	f.string("status", golden.Status)
+	f.optional("successor", golden.Successor)
+	f.optional("defaultTag", golden.DefaultTag)
+	if golden.UID != nil {
+		f.int("uid", int(*golden.UID))
+	}
+	f.strings("roles", golden.Roles)
+	f.bool("roleAllowed", golden.Role)
+	return f.object()
+}
+
+func userTerm(user webhook.User) *ast.Term {
+	var f fields
+	f.string("effective", user.Effective)
+	f.string("source", user.Source)
+	f.optional("platform", user.Platform)
+	f.bool("root", user.Root)
+	f.bool("verifiable", user.Verifiable)
+	return f.object()
+}
+
+// factTerms adds what was fetched.
+func factTerms(f *fields, image *webhook.Image) {
+	f.optional("tagDigest", image.TagDigest)
+	if image.Content != nil {
+		f.term("image", contentTerm(image.Content))
+	}
+	if s := image.Signatures; s != nil {
+		valid := make([]*ast.Term, len(s.Valid))
+		for i, signature := range s.Valid {
+			var v fields
+			v.string("signer", signature.Signer)
+			v.string("digest", signature.Digest)
+			v.optional("identity", signature.Identity)
+			v.optional("issuer", signature.Issuer)
+			valid[i] = v.object()
+		}
+		f.term("signatures", ast.ArrayTerm(valid...))
+		f.int("signaturesFound", s.Found)
+		f.strings("signaturesRejected", s.Rejected)
+	}
+	unknown := make([]*ast.Term, len(image.Unknown))
+	for i, u := range image.Unknown {
+		var entry fields
+		entry.string("fact", u.Fact.String())
+		entry.string("reason", u.Reason)
+		unknown[i] = entry.object()
+	}
+	f.term("unknown", ast.ArrayTerm(unknown...))
+}
+
+func contentTerm(content *webhook.Content) *ast.Term {
+	var f fields
+	f.string("digest", content.Digest)
+	f.string("mediaType", content.MediaType)
+	if len(content.Platforms) > 0 {
+		names := make([]string, len(content.Platforms))
+		for i, platform := range content.Platforms {
+			names[i] = platform.Name()
+		}
+		first := content.Platforms[0]
+		f.strings("platforms", names)
+		f.string("user", first.User)
+		f.term("labels", mapTerm(first.Labels))
+		f.strings("env_names", first.EnvNames)
+		if !first.Created.IsZero() {
+			f.string("created", first.Created.UTC().Format(time.RFC3339))
+		}
+		f.strings("layers", first.Layers)
+	}
+	return f.object()
+}
