@@ -1,0 +1,162 @@
+package registry
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// Config of a Client.
+type Config struct {
+	Hosts  []Host // the only registries that are ever contacted
+	Limits Limits
+
+	// Observe is told of every HTTP request: the host as configured, the operation ("manifest", "blob" or "token"), the
+	// status (0 when none came) and how long it took, the body included. nil tells nobody.
+	Observe func(registry, operation string, code int, d time.Duration)
+
+	// DialContext replaces the dialer together with its filter of addresses. It is for tests; nil is the real one.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// Proxy picks the proxy of a request; nil is http.ProxyFromEnvironment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
+	Proxy func(*http.Request) (*url.URL, error)
+	// Now is the clock by which tokens expire; nil is time.Now.
+	Now func() time.Time
+}
+
+// A Host is one registry. Its files are read once, by New.
+type Host struct {
+	Host string // as it stands in references: "registry.corp.example:5000", "docker.io"
+
+	CAFile string // PEM; the registry's certificate must come from one of these authorities. "" with no CAPEM: the system's
+	CAPEM  []byte // the same as bytes; at most one of the two
+
+	CredentialsFile string   // a Docker config.json with "auths"; "" is anonymous
+	PlainHTTP       bool     // no TLS, ever; otherwise TLS, always
+	TokenHosts      []string // other hosts that may issue tokens and are shown the credentials, over https
+	BlobHosts       []string // other hosts to which blobs may be redirected, over https; never shown credentials
+}
+
+// Limits bound what is read. Zero fields have the defaults given here.
+type Limits struct {
+	ManifestBytes int64         // of one manifest or index; 4 MiB
+	ConfigBytes   int64         // of one config blob; 8 MiB
+	IndexChildren int           // entries of an index, attestations included; 50
+	Timeout       time.Duration // of one request, from dialling to the last byte; 3s
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.ManifestBytes == 0 {
+		l.ManifestBytes = 4 << 20
+	}
+	if l.ConfigBytes == 0 {
+		l.ConfigBytes = 8 << 20
+	}
+	if l.IndexChildren == 0 {
+		l.IndexChildren = 50
+	}
+	if l.Timeout == 0 {
+		l.Timeout = 3 * time.Second
+	}
+	return l
+}
+
+func (l Limits) check() error {
+	if l.ManifestBytes < 0 || l.ConfigBytes < 0 || l.IndexChildren < 0 || l.Timeout < 0 {
+		return errors.New("limits: a limit is negative; leave it out for its default")
+	}
+	return nil
+}
+
+// Docker Hub answers at another name than the one in references, and does not work without these helpers. They are
+// those of Docker's own list of hosts to allow.
+const (
+	dockerHubAddress   = "registry-1.docker.io"
+	dockerHubTokenHost = "auth.docker.io"
+	dockerHubBlobHost  = "production.cloudflare.docker.com"
+)
+
+// newHost checks one entry of the configuration and makes everything that contacting it needs. It reports every
+// problem of the entry.
+func newHost(config Host, n network) (*host, error) {
+	h := &host{name: config.Host, address: config.Host, scheme: "https", tokens: newTokens(n.now)}
+	var problems []error
+	problem := func(err error) {
+		if err != nil {
+			problems = append(problems, fmt.Errorf("registry %s: %w", webhook.Quote(config.Host), err))
+		}
+	}
+	problem(checkHostName(config.Host))
+	if config.Host == webhook.DockerHub {
+		h.address = dockerHubAddress
+		config.TokenHosts = append([]string{dockerHubTokenHost}, config.TokenHosts...)
+		config.BlobHosts = append([]string{dockerHubBlobHost}, config.BlobHosts...)
+	}
+	if config.PlainHTTP {
+		h.scheme = "http"
+	}
+	for _, other := range slices.Concat(config.TokenHosts, config.BlobHosts) {
+		if err := webhook.CheckHost(other); err != nil {
+			problem(fmt.Errorf("tokenHosts, blobHosts: %s: %w", webhook.Quote(other), err))
+		}
+	}
+	authorities, err := config.authorityPEM()
+	problem(err)
+	h.credentials, err = config.readCredentials()
+	problem(err)
+	if problems != nil {
+		return nil, errors.Join(problems...)
+	}
+	h.connect(config, authorities, n)
+	return h, nil
+}
+
+// checkHostName wants the spelling under which a Reference knows the host: any other would never be asked for.
+func checkHostName(name string) error {
+	if err := webhook.CheckHost(name); err != nil {
+		return err
+	}
+	ref, err := webhook.ParseReference(name + "/a/b")
+	if err != nil {
+		return err
+	}
+	if ref.Registry == name {
+		return nil
+	}
+	if ref.Repository != "a/b" {
+		return errors.New(`no image reference has this host: it needs a dot or a port (or is "localhost")`)
+	}
+	return fmt.Errorf("write %s: references to it are known by that name", ref.Registry)
+}
+
+// authorityPEM gives what CAFile or CAPEM hold, checked; nil means the system's authorities.
+func (config Host) authorityPEM() ([]byte, error) {
+	encoded, source := config.CAPEM, "the ca"
+	switch {
+	case config.CAFile != "" && config.CAPEM != nil:
+		return nil, errors.New("CAFile and CAPEM are both given; give one")
+	case config.CAFile != "":
+		var err error
+		if encoded, err = os.ReadFile(config.CAFile); err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		source = "ca " + config.CAFile
+	case config.CAPEM == nil:
+		return nil, nil
+	}
+	if config.PlainHTTP {
+		return nil, errors.New("a ca has no use with plainHTTP; remove one of the two")
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(encoded) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", source)
+	}
+	return encoded, nil
+}
