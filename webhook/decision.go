@@ -36,7 +36,8 @@ type Decision struct {
 func (d Decision) Allow() bool { return d.Outcome == Allowed || d.Outcome == Patched }
 
 // rulePinned is the one rule that the flow knows by name. An image that the pinning half left alone is read all the
-// same, so that the developer learns why; when that fails, the failure is the finding.
+// same, so that the developer learns why. When that fails, the failure is the finding; and when another rule denies the
+// image anyway, that is why it was left alone.
 const rulePinned = "pinned"
 
 func (v *review) allow() Decision {
@@ -74,8 +75,11 @@ func (v *review) decide(early, late []Finding) Decision {
 	})
 	undecided := v.undecided()
 	early = slices.DeleteFunc(early, func(f Finding) bool {
-		return f.Rule == rulePinned && slices.ContainsFunc(undecided, func(u Finding) bool {
-			return u.Image == f.Image && u.Mode == f.Mode
+		if f.Rule != rulePinned || f.Image == nil {
+			return false
+		}
+		return f.Image.denied || slices.ContainsFunc(undecided, func(u Finding) bool {
+			return u.Image == f.Image && !f.Mode.Stricter(u.Mode)
 		})
 	})
 	findings := sortFindings(slices.Concat(early, late, undecided), v.changed)

@@ -199,3 +199,12 @@ func (f CataloguerFunc) Catalogue(request *Request, image *Image) { f(request, i
 
 // Privileged says whether the container that the image belongs to is privileged.
 func (i *Image) Privileged() bool { return i.source.security.privileged }
+
+// Describe is the canonical reference with the digest that was judged, for log and audit record; an image that is no
+// reference is quoted, unless it is an env value that cannot be an image.
+func (i *Image) Describe() string {
+	if i.Ref.IsZero() {
+		return cut(Quote(i.Text), maxLine)
+	}
+	return i.Ref.WithDigest(i.Digest()).String()
+}

@@ -32,16 +32,20 @@ type message struct {
 
 // text is: what is wrong and what to do, in a line that is enough by itself; a line a finding; where to look it up.
 func (m *message) text() string {
-	first, fix := m.first()
+	first, said := m.first()
 	last := m.last()
 	var b strings.Builder
 	b.WriteString(first)
 	for i, f := range m.findings {
-		line := "\n- " + f.line()
-		if f.Fix != "" && f.Fix != fix && len(line)+len("; ")+len(f.Fix) <= maxLine {
-			line += "; " + f.Fix
+		fix := f.Fix
+		if f.Image != nil && (i == 0 || m.findings[i-1].Image != f.Image) {
+			fix = m.fix(f.Image) // the first line of an image says what to use instead of it
 		}
-		line = "\n" + cut(plain(line[1:]), maxLine)
+		line := "- " + f.line()
+		if fix != "" && fix != said && len(line)+len("; ")+len(fix) <= maxLine {
+			line += "; " + fix
+		}
+		line = "\n" + cut(plain(line), maxLine)
 		more := fmt.Sprintf("\n+%d more", len(m.findings)-i)
 		if b.Len()+len(line)+len(more)+len(last) > maxMessage {
 			b.WriteString(more)
@@ -91,9 +95,10 @@ func (m *message) first() (line, fix string) {
 		return cut(plain(m.review.request.Kind+" "+m.review.objectName()+" is not allowed: "+subject.Message), maxLine), ""
 	}
 	others := m.otherImages(subject.Image)
+	missing := slices.IndexFunc(m.findings, func(f Finding) bool { return f.Missing && f.Image == subject.Image })
 	switch {
-	case subject.Missing:
-		return m.sentence(subject.Image, "does not exist", subject.Message, others), ""
+	case missing >= 0:
+		return m.sentence(subject.Image, "does not exist", m.findings[missing].Message, others), ""
 	case subject.Undecided && subject.Retry:
 		return m.sentence(subject.Image, "could not be checked", subject.Message+"; try again", others), ""
 	case subject.Undecided:

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/hallmark-admission/hallmark/webhook/registrytest"
+	"github.com/hallmark-admission/hallmark/webhook/server"
+	"github.com/hallmark-admission/hallmark/webhook/servertest"
+)
+
+//go:embed demo/*.yaml
+var demoFiles embed.FS
+
+// demoRegistry is the name that images have in the demo. It leads to the registry in memory.
+const demoRegistry = "registry.corp.example:5000"
+
+func newDemo(io streams) *cobra.Command {
+	keep := false
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See it work: a registry, signed images, the webhook and real workspaces, all in memory",
+		Long: `Demo starts an in-memory registry with golden images that it signs with a throw-away key, serves the webhook on
+loopback, and sends it real workspaces as a Kubernetes API server would: to /mutate, then, with the patch applied, to
+/validate, over TLS. It prints what a developer sees of each. It needs no cluster and no network.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := os.MkdirTemp("", "hallmark-demo-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(dir)
+			d := &demo{out: io.out, dir: dir}
+			return d.run(cmd.Context(), keep)
+		},
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the webhook running and print how to send it more")
+	return cmd
+}
+
+// demo is one run.
+type demo struct {
+	out      io.Writer
+	dir      string // for certificate and configuration
+	registry *registrytest.Registry
+	client   *servertest.Client
+	counts   map[string]int
+}
+
+// demoCase is a document of demo/cases.yaml.
+type demoCase struct {
+	Title        string
+	Operation    string
+	SubResource  string `yaml:"subresource"`
+	RegistryDown bool   `yaml:"registryDown"`
+	Object, Old  map[string]any
+}
+
+func (d *demo) run(ctx context.Context, keep bool) error {
+	start := time.Now()
+	d.counts = map[string]int{}
+	stop, address, err := d.start(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "Registry %s with signed golden images, in memory; webhook https://%s; policy and configuration of the demo.\n",
+		demoRegistry, address)
+	cases, err := demoCases()
+	if err != nil {
+		return err
+	}
+	for i, c := range cases {
+		if err := d.show(ctx, i+1, c); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(d.out, "\n%d workspaces in %.1fs: %d admitted, %d of them pinned to digests; %d rejected; %d could not be checked.\n",
+		len(cases), time.Since(start).Seconds(), d.counts["admitted"], d.counts["pinned"], d.counts["denied"], d.counts["undecided"])
+	if keep {
+		fmt.Fprintf(d.out, `
+The webhook keeps running until you press Ctrl-C (its registry is stopped). Send it a review with
+
+  curl --cacert %s/tls.crt -H 'Content-Type: application/json' --data @review.json https://%s/validate
+
+and change %s/hallmark.yaml to see it reload.
+`, d.dir, address, d.dir)
+		<-ctx.Done()
+	}
+	return stop()
+}
+
+// start brings up registry and webhook. stop ends the webhook.
+func (d *demo) start(ctx context.Context) (stop func() error, address string, err error) {
+	host, _, _ := strings.Cut(demoRegistry, ":")
+	if d.registry, err = registrytest.New(registrytest.Config{DNSNames: []string{host}}); err != nil {
+		return nil, "", err
+	}
+	key, publicPEM, err := registrytest.NewKey()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := d.pushImages(ctx, key); err != nil {
+		return nil, "", err
+	}
+	if err := d.writeFiles(publicPEM); err != nil {
+		return nil, "", err
+	}
+	metrics := server.NewMetrics()
+	log := slog.New(slog.DiscardHandler)
+	l := &loader{
+		configFile: filepath.Join(d.dir, "hallmark.yaml"), metrics: metrics, log: log,
+		outside: outside{now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, dial: d.dial},
+	}
+	if err := l.load(ctx); err != nil {
+		return nil, "", err
+	}
+	s, err := server.New(server.Config{
+		Listen: "127.0.0.1:0", CertFile: filepath.Join(d.dir, "tls.crt"), KeyFile: filepath.Join(d.dir, "tls.key"),
+		Current: l.current, Deadline: 8 * time.Second, Log: log, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	cert, err := os.ReadFile(filepath.Join(d.dir, "tls.crt"))
+	if err != nil {
+		return nil, "", err
+	}
+	if d.client, err = servertest.NewClient("https://"+s.Addr().String(), cert); err != nil {
+		return nil, "", err
+	}
+	serving, cancel := context.WithCancel(ctx)
+	done := make(chan error, 2)
+	go func() { done <- s.Run(serving) }()
+	go func() { done <- l.watch(serving) }()
+	return func() error {
+		d.client.Close()
+		cancel()
+		err := errors.Join(<-done, <-done, d.registry.Close())
+		l.generation.Load().close()
+		return err
+	}, s.Addr().String(), nil
+}
+
+// dial leads the demo's registry name to the registry in memory, and nothing else anywhere.
+func (d *demo) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if address != demoRegistry {
+		return nil, fmt.Errorf("the demo has no network: %s is not reached", address)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, d.registry.Host())
+}
+
+// pushImages fills the registry. All but base:v3.3.0 are signed.
+func (d *demo) pushImages(ctx context.Context, key crypto.Signer) error {
+	for _, image := range []struct{ repository, tag, user string }{
+		{"golden/base", "v3.1.0", "root"}, {"golden/base", "v3.2.1", "1000"}, {"golden/base", "v3.3.0", "1000"},
+		{"golden/base", "v3.2.2", "1000"}, {"golden/enterprise-base", "v2.0.0", "coder"}, {"golden/envbox", "v0.6.3", ""},
+		{"golden/universal-developer-image", "v9.1.0", "10001"}, {"golden/singleuser", "v4.3.1", "jovyan"},
+		{"devex/models", "v1.0.0", ""}, {"devex/debug", "v1.0.0", "1000"},
+	} {
+		digest, err := d.registry.PushImage(ctx, registrytest.Image{
+			Repository: image.repository, Tag: image.tag, User: image.user, Labels: map[string]string{"version": image.tag},
+		})
+		if err != nil {
+			return err
+		}
+		if image.tag == "v3.3.0" {
+			continue
+		}
+		options := registrytest.SignOptions{DockerReference: demoRegistry + "/" + image.repository}
+		if err := d.registry.Sign(ctx, image.repository, digest, key, options); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFiles writes the files that a mounted Secret and ConfigMap would hold.
+func (d *demo) writeFiles(publicPEM string) error {
+	text, err := demoFiles.ReadFile("demo/hallmark.yaml")
+	if err != nil {
+		return err
+	}
+	indented := "      " + strings.ReplaceAll(strings.TrimSpace(publicPEM), "\n", "\n      ")
+	config := strings.Replace(string(text), "\nKEY\n", "\n"+indented+"\n", 1)
+	config = strings.Replace(config, "ca: CA", "ca: "+filepath.Join(d.dir, "registry-ca.crt"), 1)
+	cert, key, err := servertest.Certificate(time.Now(), "127.0.0.1", "localhost")
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		"hallmark.yaml": []byte(config), "registry-ca.crt": d.registry.CAPEM(), "tls.crt": cert, "tls.key": key,
+	} {
+		if err := os.WriteFile(filepath.Join(d.dir, name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// demoCases reads the embedded workspaces.
+func demoCases() ([]demoCase, error) {
+	text, err := demoFiles.ReadFile("demo/cases.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var cases []demoCase
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		var c demoCase
+		err := decoder.Decode(&c)
+		if errors.Is(err, io.EOF) {
+			return cases, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		cases = append(cases, c)
+	}
+}
+
+// show sends one workspace and prints what came back.
+func (d *demo) show(ctx context.Context, number int, c demoCase) error {
+	if c.RegistryDown {
+		if err := d.registry.Close(); err != nil {
+			return err
+		}
+	}
+	object, err := json.Marshal(c.Object)
+	if err != nil {
+		return err
+	}
+	request := servertest.Object{Operation: c.Operation, SubResource: c.SubResource, JSON: object}
+	if c.Old != nil {
+		if request.Old, err = json.Marshal(c.Old); err != nil {
+			return err
+		}
+	}
+	answer, err := d.client.Admit(ctx, request)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "\n%d. %s\n", number, c.Title)
+	if answer.Allowed {
+		d.counts["admitted"]++
+		if len(answer.Replaced) > 0 {
+			d.counts["pinned"]++
+			fmt.Fprintln(d.out, "   admitted, pinned:")
+		} else {
+			fmt.Fprintln(d.out, "   admitted, unchanged (its pods are pinned when they start)")
+		}
+		for _, p := range answer.Replaced {
+			fmt.Fprintf(d.out, "     %s\n       = %s\n", p.Pointer, p.Value)
+		}
+	} else {
+		if answer.Code == 503 {
+			d.counts["undecided"]++
+		} else {
+			d.counts["denied"]++
+		}
+		fmt.Fprintf(d.out, "   rejected (%d %s):\n", answer.Code, answer.Reason)
+		for line := range strings.SplitSeq(answer.Message, "\n") {
+			fmt.Fprintln(d.out, "     "+line)
+		}
+	}
+	for _, warning := range answer.Warnings {
+		fmt.Fprintln(d.out, "   warning: "+warning)
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/hallmark-admission/hallmark/webhook/config"
+	"github.com/hallmark-admission/hallmark/webhook/server"
+)
+
+// A loader keeps the generation in force: it makes a new one when files change, and keeps the old when the new one is
+// bad.
+type loader struct {
+	configFile  string
+	policyDirs  []string
+	outside     outside
+	metrics     *server.Metrics
+	log         *slog.Logger
+	generation  atomic.Pointer[generation]
+	fingerprint string // of the files that made it
+}
+
+// load makes a generation from the files as they are now. Warnings go to the log.
+func (l *loader) load(ctx context.Context) error {
+	source, err := shippedPolicies(l.policyDirs)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(l.configFile)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	c, problems, err := config.Load(text, l.outside.now())
+	if err != nil {
+		return fmt.Errorf("%s:\n%w", l.configFile, err)
+	}
+	if l.fingerprint == source.Revision(text) {
+		return nil
+	}
+	next, err := newGeneration(ctx, c, source, l.outside)
+	if err != nil {
+		return err
+	}
+	for _, p := range problems {
+		l.log.Warn("configuration", "file", l.configFile, "problem", p.String())
+	}
+	l.fingerprint = source.Revision(text)
+	l.metrics.Policy(next.reviewer.Revision)
+	if old := l.generation.Swap(next); old != nil {
+		old.close()
+	}
+	l.log.Info("configuration and policies loaded", "policy", next.reviewer.Revision, "rules", len(next.reviewer.Rules))
+	return nil
+}
+
+// watch loads again when files change, until ctx ends.
+func (l *loader) watch(ctx context.Context) error {
+	dirs := append([]string{filepath.Dir(l.configFile)}, l.policyDirs...)
+	return config.Watch(ctx, dirs, func() {
+		err := l.load(ctx)
+		l.metrics.Reloaded("config", err)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			l.log.Error("configuration or policies could not be reloaded; the old ones stay in force", "error", err)
+		}
+	})
+}
+
+// current is the reviewer in force, nil while there is none.
+func (l *loader) current() server.Reviewer {
+	if g := l.generation.Load(); g != nil {
+		return g.reviewer
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-admission/hallmark/webhook/server"
+)
+
+type serveFlags struct {
+	config        string
+	policies      []string
+	listen        string
+	metricsListen string
+	cert, key     string
+	shutdownDelay time.Duration
+	logLevel      slog.Level
+}
+
+func newServe(io streams) *cobra.Command {
+	var f serveFlags
+	level := "info"
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE --tls-cert FILE --tls-key FILE",
+		Short: "Serve the webhook",
+		Long: `Serve answers AdmissionReviews of admission.k8s.io/v1 on POST /mutate and POST /validate.
+
+Configuration, policies and certificate are read again when their files change. A bad file never replaces a good one.
+It holds no Kubernetes credentials: everything it needs is in those files.`,
+		Example: "  hallmark serve --config hallmark.yaml --tls-cert tls.crt --tls-key tls.key",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
+				return hinted{err, "--log-level is debug, info, warn or error"}
+			}
+			log := slog.New(slog.NewJSONHandler(io.err, &slog.HandlerOptions{Level: f.logLevel}))
+			return serve(cmd.Context(), f, log)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.config, "config", "", "configuration `file`")
+	flags.StringArrayVar(&f.policies, "policies", nil, "`directory` of Rego rules, added to the shipped ones; may be repeated")
+	flags.StringVar(&f.listen, "listen", ":9443", "`address` of the webhook")
+	flags.StringVar(&f.metricsListen, "metrics-listen", ":9090", "`address` of /metrics and probes, plain HTTP; empty for none")
+	flags.StringVar(&f.cert, "tls-cert", "", "`file` with the serving certificate, PEM")
+	flags.StringVar(&f.key, "tls-key", "", "`file` with its private key, PEM")
+	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 15*time.Second, "how long to go on accepting connections after SIGTERM")
+	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	for _, name := range []string{"config", "tls-cert", "tls-key"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // a name that is not a flag
+		}
+	}
+	return cmd
+}
+
+// serve runs the webhook until ctx ends.
+func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
+	metrics := server.NewMetrics()
+	l := &loader{
+		configFile: f.config, policyDirs: f.policies, metrics: metrics, log: log,
+		outside: outside{now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached},
+	}
+	if err := l.load(ctx); err != nil {
+		return err
+	}
+	s, err := server.New(server.Config{
+		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: l.current,
+		Deadline:      time.Duration(l.generation.Load().config.Limits.Deadline),
+		ShutdownDelay: f.shutdownDelay, Log: log, Metrics: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	metricsAddress := ""
+	if a := s.MetricsAddr(); a != nil {
+		metricsAddress = a.String()
+	}
+	log.Info("serving", "address", s.Addr().String(), "metrics", metricsAddress)
+	watching, stop := context.WithCancel(ctx)
+	watched := make(chan error, 1)
+	go func() { watched <- l.watch(watching) }()
+	err = s.Run(ctx)
+	stop()
+	err = errors.Join(err, <-watched)
+	l.generation.Load().close()
+	return err
+}

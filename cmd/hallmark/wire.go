@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/hallmark-admission/hallmark/policies"
+	"github.com/hallmark-admission/hallmark/webhook"
+	"github.com/hallmark-admission/hallmark/webhook/catalog"
+	"github.com/hallmark-admission/hallmark/webhook/config"
+	"github.com/hallmark-admission/hallmark/webhook/evidence"
+	"github.com/hallmark-admission/hallmark/webhook/policy"
+	"github.com/hallmark-admission/hallmark/webhook/registry"
+	"github.com/hallmark-admission/hallmark/webhook/signature"
+)
+
+// A generation is everything that one configuration and one set of policies make: what a decision is made under.
+type generation struct {
+	reviewer *webhook.Reviewer
+	config   *config.Config
+	close    func()
+}
+
+// outside is what a generation needs from the outside of the process, so that demo and tests can bring their own.
+type outside struct {
+	now     func() time.Time
+	dial    func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+	request func(registry, operation string, code int, elapsed time.Duration)
+	cached  func(cache, result string)
+}
+
+// newGeneration connects the packages. It reports every mistake of configuration and policies.
+func newGeneration(ctx context.Context, c *config.Config, source policy.Source, out outside) (*generation, error) {
+	schema, err := fs.ReadFile(policies.Files(), "schema/input.json")
+	if err != nil {
+		return nil, err
+	}
+	engine, policyErr := policy.New(ctx, policy.Config{Source: source, Schema: schema, Data: c.Data, Off: rulesOff(c)})
+	if policyErr == nil {
+		policyErr = checkRuleNames(c, engine.Rules())
+	}
+	catalogue, catalogErr := newCatalogue(c, out.now)
+	client, clientErr := registry.New(registryConfig(c, out))
+	if err := errors.Join(policyErr, catalogErr, clientErr); err != nil {
+		return nil, err
+	}
+	memory := evidence.Config{
+		TagTTL: time.Duration(c.Cache.TagTTL), VerifiedTTL: time.Duration(c.Cache.VerifiedTTL),
+		MaxBytes: int64(c.Cache.MaxBytes), Timeout: time.Duration(c.Limits.Deadline), Now: out.now, Observe: out.cached,
+	}
+	content := evidence.NewContent(memory, client)
+	verifier, err := signature.New(signatureConfig(c, content))
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	reviewer, err := webhook.New(webhook.Config{
+		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
+		Reader:   evidence.NewReader(memory, client),
+		Verifier: evidence.NewVerifier(memory, verifier), Suggest: catalogue,
+		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
+		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
+	})
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	return &generation{reviewer: reviewer, config: c, close: client.Close}, nil
+}
+
+// rulesOff lists the rules that no namespace can switch on.
+func rulesOff(c *config.Config) []string {
+	var off []string
+	for name, mode := range c.Rules {
+		if mode == webhook.Off {
+			off = append(off, name)
+		}
+	}
+	if len(c.GoldenImages) == 0 {
+		off = append(off, "golden")
+	}
+	return off
+}
+
+// checkRuleNames refuses a mode or an exemption for a rule that does not exist: it is a typo, and what it meant to
+// enforce would not be.
+func checkRuleNames(c *config.Config, rules []webhook.Rule) error {
+	known := func(name string) bool {
+		return slices.ContainsFunc(rules, func(r webhook.Rule) bool { return r.Name == name })
+	}
+	names := make([]string, len(rules))
+	for i, r := range rules {
+		names[i] = r.Name
+	}
+	var errs []error
+	for name := range c.Rules {
+		if !known(name) {
+			errs = append(errs, fmt.Errorf("rules: there is no rule %q; the rules are %q", name, names))
+		}
+	}
+	for _, e := range c.Exemptions {
+		for _, name := range e.Rules {
+			if !known(name) {
+				errs = append(errs, fmt.Errorf("exemption %s: there is no rule %q; the rules are %q", e.Name, name, names))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func registryConfig(c *config.Config, out outside) registry.Config {
+	rc := registry.Config{
+		Limits: registryLimits(c), Observe: out.request, DialContext: out.dial, Now: out.now,
+	}
+	for _, r := range c.Registries {
+		rc.Hosts = append(rc.Hosts, registry.Host{
+			Host: r.Host, CAFile: r.CA, CredentialsFile: r.Credentials, PlainHTTP: r.PlainHTTP,
+			TokenHosts: r.TokenHosts, BlobHosts: r.BlobHosts,
+		})
+	}
+	return rc
+}
+
+func registryLimits(c *config.Config) registry.Limits {
+	return registry.Limits{
+		ManifestBytes: int64(c.Limits.ManifestBytes), ConfigBytes: int64(c.Limits.ConfigBytes),
+		IndexChildren: c.Limits.IndexChildren,
+	}
+}
+
+func signatureConfig(c *config.Config, fetch signature.Fetcher) signature.Config {
+	sc := signature.Config{
+		Signers: map[string]signature.Signer{}, Fetch: fetch,
+		Limits: signature.Limits{Signatures: c.Limits.Signatures, SignatureBytes: int64(c.Limits.SignatureBytes)},
+	}
+	for name, s := range c.Signers {
+		sc.Signers[name] = signature.Signer{KeyPEM: s.Key, KeyFile: s.KeyFile}
+	}
+	return sc
+}
+
+// newCatalogue turns the file's lists into the catalogue's. Patterns were checked when the file was loaded.
+func newCatalogue(c *config.Config, now func() time.Time) (*catalog.Catalogue, error) {
+	cc := catalog.Config{Path: c.Tags.Path, Now: now}
+	var errs []error
+	patterns := func(list []string) (parsed []webhook.Pattern) {
+		for _, s := range list {
+			p, err := webhook.ParsePattern(s)
+			errs = append(errs, err)
+			parsed = append(parsed, p)
+		}
+		return parsed
+	}
+	for _, r := range c.Registries {
+		cc.Registries = append(cc.Registries, catalog.Registry{Host: r.Host, Repositories: patterns(r.Repositories)})
+	}
+	for _, t := range c.Tags.Repositories {
+		cc.Tags = append(cc.Tags, catalog.TagRule{Match: patterns(t.Match), Allow: t.Allow, Pattern: t.Pattern})
+	}
+	cc.Tags = append(cc.Tags, catalog.TagRule{Allow: c.Tags.Allow})
+	for _, s := range c.Signatures {
+		cc.Signed = append(cc.Signed, catalog.SignedImages{Match: patterns(s.Match), AnyOf: s.AnyOf, Threshold: s.Threshold})
+	}
+	for _, g := range c.GoldenImages {
+		cc.Golden = append(cc.Golden, catalog.Golden{Signers: g.Signers, Golden: webhook.Golden{
+			Name: g.Name, Repository: g.Repository, Title: g.Title, Owner: g.Owner, Status: g.Status,
+			Successor: g.Successor, DefaultTag: g.DefaultTag, UID: g.UID, Roles: g.Roles,
+		}})
+	}
+	for _, e := range c.Exemptions {
+		end, err := e.End()
+		errs = append(errs, err)
+		cc.Exemptions = append(cc.Exemptions, catalog.Exemption{
+			Name: e.Name, Namespaces: e.Namespaces, Images: patterns(e.Images), Rules: e.Rules, Expires: end,
+		})
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return catalog.New(cc)
+}
+
+// shippedPolicies are the embedded rules and those of directories.
+func shippedPolicies(dirs []string) (policy.Source, error) {
+	source := policy.Source{}
+	if err := source.ReadFS(policies.Files()); err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		if err := source.ReadDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	return source, nil
+}

@@ -1,0 +1,226 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// APIVersion and Kind stand at the head of the file.
+const (
+	APIVersion = "hallmark.dev/v1alpha1"
+	Kind       = "Configuration"
+)
+
+// File is the configuration file. docs/configuration.md describes every key.
+type File struct {
+	APIVersion   string                  `yaml:"apiVersion"`
+	Kind         string                  `yaml:"kind"`
+	Mode         webhook.Mode            `yaml:"mode"`
+	Rules        map[string]webhook.Mode `yaml:"rules"`
+	Namespaces   []Namespace             `yaml:"namespaces"`
+	Registries   []Registry              `yaml:"registries"`
+	Rewrites     []Rewrite               `yaml:"rewrites"`
+	Tags         Tags                    `yaml:"tags"`
+	Signers      map[string]Signer       `yaml:"signers"`
+	Signatures   []Signed                `yaml:"signatures"`
+	Attestations []Attested              `yaml:"attestations"`
+	GoldenImages []Golden                `yaml:"goldenImages"`
+	Workspaces   Workspaces              `yaml:"workspaces"`
+	Pin          Pin                     `yaml:"pin"`
+	User         User                    `yaml:"user"`
+	Exemptions   []Exemption             `yaml:"exemptions"`
+	Message      Message                 `yaml:"message"`
+	Cache        Cache                   `yaml:"cache"`
+	Limits       Limits                  `yaml:"limits"`
+}
+
+// Namespace gives the mode of the namespaces that it matches; the first match wins.
+type Namespace struct {
+	Match []string     `yaml:"match"` // names, * stands for any run of characters
+	Mode  webhook.Mode `yaml:"mode"`
+}
+
+// Registry is a host that may be contacted.
+type Registry struct {
+	Host         string   `yaml:"host"`
+	Repositories []string `yaml:"repositories"` // patterns; none is all
+	CA           string   `yaml:"ca"`           // file with PEM certificates; the system's when empty
+	Credentials  string   `yaml:"credentials"`  // file: a Docker config
+	PlainHTTP    bool     `yaml:"plainHTTP"`
+	TokenHosts   []string `yaml:"tokenHosts"` // other hosts that may issue tokens
+	BlobHosts    []string `yaml:"blobHosts"`  // other hosts that blobs may be redirected to
+}
+
+// Rewrite replaces the beginning of an image name.
+type Rewrite struct {
+	From string `yaml:"from"`
+	To   string `yaml:"to"`
+}
+
+// Tags says which tags are allowed.
+type Tags struct {
+	Allow        []string         `yaml:"allow"`
+	Repositories []RepositoryTags `yaml:"repositories"`
+	Path         string           `yaml:"path"`
+}
+
+// RepositoryTags is the rule of the images that it matches; the first match wins.
+type RepositoryTags struct {
+	Match   []string `yaml:"match"`
+	Allow   []string `yaml:"allow"`
+	Pattern string   `yaml:"pattern"`
+}
+
+// Signer is somebody whose signatures count.
+type Signer struct {
+	Key         string   `yaml:"key"`     // PEM of a public key
+	KeyFile     string   `yaml:"keyFile"` // file with the same
+	KMS         string   `yaml:"kms"`
+	Keyless     *Keyless `yaml:"keyless"`
+	TrustedRoot string   `yaml:"trustedRoot"`
+}
+
+// Keyless is an identity in a certificate.
+type Keyless struct {
+	Issuer         string `yaml:"issuer"`
+	Subject        string `yaml:"subject"`
+	SubjectPattern string `yaml:"subjectPattern"`
+}
+
+// Signed says who must have signed the images that it matches.
+type Signed struct {
+	Match     []string `yaml:"match"`
+	AnyOf     []string `yaml:"anyOf"`
+	Threshold int      `yaml:"threshold"`
+}
+
+// Attested says what must be attested of the images that it matches.
+type Attested struct {
+	Match         []string `yaml:"match"`
+	PredicateType string   `yaml:"predicateType"`
+	AnyOf         []string `yaml:"anyOf"`
+}
+
+// Golden is an approved image.
+type Golden struct {
+	Name           string   `yaml:"name"`
+	Repository     string   `yaml:"repository"`
+	Title          string   `yaml:"title"`
+	Owner          string   `yaml:"owner"`
+	UID            *int64   `yaml:"uid"`
+	Status         string   `yaml:"status"`
+	Successor      string   `yaml:"successor"`
+	DefaultTag     string   `yaml:"defaultTag"`
+	Follow         string   `yaml:"follow"`
+	Digests        []string `yaml:"digests"`
+	Signers        []string `yaml:"signers"`
+	AllowDerived   bool     `yaml:"allowDerived"`
+	DerivedSigners []string `yaml:"derivedSigners"`
+	Roles          []string `yaml:"roles"`
+}
+
+// Workspaces says how images hide in env variables.
+type Workspaces struct {
+	ImageEnv        []string `yaml:"imageEnv"`
+	UnresolvableEnv string   `yaml:"unresolvableEnv"` // deny or allow
+}
+
+// Pin says what the mutating half does.
+type Pin struct {
+	Pods webhook.PinMode `yaml:"pods"`
+}
+
+// User says how the mutating half helps with rule user.
+type User struct {
+	SetFromCatalogue bool `yaml:"setFromCatalogue"`
+}
+
+// Exemption takes rules away.
+type Exemption struct {
+	Name       string   `yaml:"name"`
+	Namespaces []string `yaml:"namespaces"`
+	Images     []string `yaml:"images"`
+	Rules      []string `yaml:"rules"`
+	Reason     string   `yaml:"reason"`
+	Owner      string   `yaml:"owner"`
+	Expires    string   `yaml:"expires"` // the last day, 2027-03-31
+}
+
+// Message says what rejections add.
+type Message struct {
+	HelpURL string `yaml:"helpURL"`
+}
+
+// Cache bounds what is remembered.
+type Cache struct {
+	TagTTL       Duration `yaml:"tagTTL"`
+	VerifiedTTL  Duration `yaml:"verifiedTTL"`
+	StaleIfError Duration `yaml:"staleIfError"`
+	MaxBytes     Size     `yaml:"maxBytes"`
+	Dir          string   `yaml:"dir"`
+}
+
+// Limits bounds what one admission may cost.
+type Limits struct {
+	Deadline          Duration `yaml:"deadline"`
+	ManifestBytes     Size     `yaml:"manifestBytes"`
+	ConfigBytes       Size     `yaml:"configBytes"`
+	Signatures        int      `yaml:"signatures"`
+	SignatureBytes    Size     `yaml:"signatureBytes"`
+	IndexChildren     int      `yaml:"indexChildren"`
+	RequestsPerSecond int      `yaml:"requestsPerSecond"`
+}
+
+// defaults are what a key that is not in the file means.
+func defaults() File {
+	return File{
+		Mode:       webhook.Enforce,
+		Workspaces: Workspaces{ImageEnv: []string{"CODER_INNER_IMAGE", "ENVBUILDER_FALLBACK_IMAGE", "FALLBACK_IMAGE"}, UnresolvableEnv: "deny"},
+		Pin:        Pin{Pods: webhook.PinRewrite},
+		Cache: Cache{
+			TagTTL: Duration(time.Minute), VerifiedTTL: Duration(24 * time.Hour), StaleIfError: Duration(7 * 24 * time.Hour),
+			MaxBytes: 128 << 20,
+		},
+		Limits: Limits{
+			Deadline: Duration(8 * time.Second), ManifestBytes: 4 << 20, ConfigBytes: 8 << 20, Signatures: 100,
+			SignatureBytes: 8 << 20, IndexChildren: 50, RequestsPerSecond: 50,
+		},
+	}
+}
+
+// Duration is written as 8s, 24h, 168h.
+type Duration time.Duration
+
+// UnmarshalYAML reads a positive duration.
+func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
+	parsed, err := time.ParseDuration(node.Value)
+	if err != nil || parsed <= 0 {
+		return mistake(node, "want a duration such as 8s or 24h, not %q", node.Value)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// Size is a number of bytes, written as 4Mi or 8388608.
+type Size int64
+
+// UnmarshalYAML reads a positive quantity.
+func (s *Size) UnmarshalYAML(node *yaml.Node) error {
+	quantity, err := resource.ParseQuantity(node.Value)
+	if err != nil || quantity.Sign() <= 0 || quantity.Value() <= 0 {
+		return mistake(node, "want a size such as 4Mi, not %q", node.Value)
+	}
+	*s = Size(quantity.Value())
+	return nil
+}
+
+// mistake is an error that lets the decoder go on to find more.
+func mistake(node *yaml.Node, format string, args ...any) error {
+	text := fmt.Sprintf("line %d: "+format, append([]any{node.Line}, args...)...)
+	return &yaml.TypeError{Errors: []string{text}}
+}

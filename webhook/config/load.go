@@ -1,0 +1,184 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	k8syaml "sigs.k8s.io/yaml"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// Config is a configuration without mistakes.
+type Config struct {
+	File
+	Text []byte         // as it was read
+	Data map[string]any // data.hallmark.config of the policies: the file with its defaults and without its secrets
+}
+
+// A Problem is a mistake in the file, or a doubt.
+type Problem struct {
+	Line    int    // from 1; 0 when it is about something that is not there
+	Path    string // registries[0].host
+	Message string
+	Warning bool
+}
+
+// String gives "line 12: registries[0].host: …".
+func (p Problem) String() string {
+	text := p.Message
+	if p.Path != "" {
+		text = p.Path + ": " + text
+	}
+	if p.Line > 0 {
+		text = fmt.Sprintf("line %d: %s", p.Line, text)
+	}
+	return text
+}
+
+// Load reads a configuration. With a mistake among the problems there is none, and the error lists all of them.
+func Load(text []byte, now time.Time) (*Config, []Problem, error) {
+	c := &Config{File: defaults(), Text: text}
+	v := &validator{now: now}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var document yaml.Node
+	if err := decoder.Decode(&document); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the file is empty")
+		}
+		v.syntax(err)
+		return nil, v.problems, v.err()
+	}
+	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		v.add(Problem{Message: "the file must hold one document"})
+	}
+	v.root = &document
+	strict := yaml.NewDecoder(bytes.NewReader(text))
+	strict.KnownFields(true)
+	if err := strict.Decode(&c.File); err != nil {
+		v.syntax(err)
+	}
+	v.file(&c.File)
+	if err := v.err(); err != nil {
+		return nil, v.problems, err
+	}
+	var err error
+	c.Data, err = public(&c.File, text)
+	return c, v.problems, err
+}
+
+// unknownField is what the YAML decoder says of a key that no struct has.
+var unknownField = regexp.MustCompile(`^field (\S+) not found in type \S+$`)
+
+// lineOf splits "line 12: text".
+var lineOf = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+
+// syntax turns errors of the YAML decoder into problems.
+func (v *validator) syntax(err error) {
+	texts := []string{err.Error()}
+	var typed *yaml.TypeError
+	if errors.As(err, &typed) {
+		texts = typed.Errors
+	}
+	for _, text := range texts {
+		p := Problem{Message: strings.TrimPrefix(text, "yaml: ")}
+		if m := lineOf.FindStringSubmatch(text); m != nil {
+			p.Line, _ = strconv.Atoi(m[1])
+			p.Message = m[2]
+		}
+		if m := unknownField.FindStringSubmatch(p.Message); m != nil {
+			p.Message = fmt.Sprintf("unknown key %q", m[1])
+		}
+		p.Message = strings.NewReplacer("!!", "", "config.", "").Replace(p.Message)
+		v.add(p)
+	}
+}
+
+// err lists the mistakes, in the order of the file.
+func (v *validator) err() error {
+	slices.SortStableFunc(v.problems, func(a, b Problem) int { return a.Line - b.Line })
+	var errs []error
+	for _, p := range v.problems {
+		if !p.Warning {
+			errs = append(errs, errors.New(p.String()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// public is the file as rules see it: as it was written, with the keys that matter to rules always there, without keys
+// and paths of secrets, and with the two lists that can be long as objects by key besides.
+func public(file *File, text []byte) (map[string]any, error) {
+	document, err := k8syaml.YAMLToJSON(text)
+	if err != nil {
+		return nil, err
+	}
+	data := map[string]any{}
+	if err := json.Unmarshal(document, &data); err != nil {
+		return nil, err
+	}
+	byHost, byRepository := map[string]any{}, map[string]any{}
+	for _, entry := range objects(data["registries"]) {
+		delete(entry, "credentials")
+		delete(entry, "ca")
+		byHost[fmt.Sprint(entry["host"])] = entry
+	}
+	for _, entry := range objects(data["goldenImages"]) {
+		byRepository[fmt.Sprint(entry["repository"])] = entry
+	}
+	if signers, ok := data["signers"].(map[string]any); ok {
+		for name := range signers {
+			signers[name] = map[string]any{}
+		}
+	}
+	data["registryByHost"], data["goldenByRepository"] = byHost, byRepository
+	data["mode"] = string(file.Mode)
+	data["pin"] = map[string]any{"pods": string(file.Pin.Pods)}
+	return data, nil
+}
+
+func objects(list any) []map[string]any {
+	var found []map[string]any
+	entries, _ := list.([]any)
+	for _, entry := range entries {
+		if object, ok := entry.(map[string]any); ok {
+			found = append(found, object)
+		}
+	}
+	return found
+}
+
+// Mode says in which mode a rule is judged for a namespace. The namespace's mode, where one is given, bounds the
+// rule's from above: a namespace in audit stays in audit, whatever a rule says.
+func (c *Config) Mode(rule, namespace string) webhook.Mode {
+	mode, scoped := c.File.Mode, false
+	for i := range c.Namespaces {
+		if matchesAny(c.Namespaces[i].Match, namespace) {
+			mode, scoped = c.Namespaces[i].Mode, true
+			break
+		}
+	}
+	own, named := c.Rules[rule]
+	switch {
+	case !named:
+	case scoped && mode.Stricter(own), !scoped:
+		mode = own
+	}
+	if rule == "golden" && len(c.GoldenImages) == 0 {
+		return webhook.Off
+	}
+	return mode
+}
+
+func matchesAny(globs []string, name string) bool {
+	return slices.ContainsFunc(globs, func(glob string) bool { return webhook.MatchName(glob, name) })
+}

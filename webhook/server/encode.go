@@ -1,0 +1,53 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// encode writes the answer to a review.
+func encode(request *webhook.Request, d webhook.Decision) ([]byte, error) {
+	response := &admissionv1.AdmissionResponse{
+		UID: types.UID(request.UID), Allowed: d.Allow(), Warnings: d.Warnings,
+	}
+	if len(d.Patch) > 0 {
+		patchType := admissionv1.PatchTypeJSONPatch
+		response.Patch, response.PatchType = d.Patch, &patchType
+	}
+	if len(d.Findings) > 0 || !response.Allowed {
+		response.AuditAnnotations = map[string]string{"decision": string(d.Outcome), "id": d.ID}
+		if len(d.Findings) > 0 {
+			response.AuditAnnotations["findings"] = recordsJSON(d.Findings)
+		}
+	}
+	if !response.Allowed {
+		response.Result = &metav1.Status{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+			Status:   metav1.StatusFailure, Code: int32(d.Code), Reason: reason(d.Code), Message: d.Message,
+		}
+	}
+	return json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		Response: response,
+	})
+}
+
+// reason is what kubectl prints in parentheses.
+func reason(code int) metav1.StatusReason {
+	switch code {
+	case http.StatusForbidden:
+		return metav1.StatusReasonForbidden
+	case http.StatusServiceUnavailable:
+		return metav1.StatusReasonServiceUnavailable
+	}
+	return metav1.StatusReasonInternalError
+}
+
+func asMaxBytes(err error, target **http.MaxBytesError) bool { return errors.As(err, target) }

@@ -1,0 +1,100 @@
+package server
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// Metrics are the measurements of the webhook. No label holds an image, a pod or a user.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	requests          *prometheus.CounterVec
+	duration          *prometheus.HistogramVec
+	findings          *prometheus.CounterVec
+	registryRequests  *prometheus.CounterVec
+	registryDuration  *prometheus.HistogramVec
+	policy            *prometheus.GaugeVec
+	reloads           *prometheus.CounterVec
+	cacheRequests     *prometheus.CounterVec
+	certificateExpiry prometheus.Gauge
+	inFlight          prometheus.Gauge
+	panics            prometheus.Counter
+}
+
+// NewMetrics makes and registers all metrics, and those of process and Go runtime.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hallmark_" + name, Help: help}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "hallmark_" + name, Help: help,
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "hallmark_" + name, Help: help})
+	}
+	m := &Metrics{
+		Registry:         prometheus.NewRegistry(),
+		requests:         counter("admission_requests_total", "Admission reviews by path and decision.", "path", "decision"),
+		duration:         histogram("admission_duration_seconds", "Time to decide a review, without the TLS handshake.", "path"),
+		findings:         counter("findings_total", "Findings of rules by mode.", "rule", "mode"),
+		registryRequests: counter("registry_requests_total", "Requests to registries; code 0 is no answer.", "registry", "operation", "code"),
+		registryDuration: histogram("registry_request_duration_seconds", "Time to the end of a registry's answer.", "registry", "operation"),
+		policy: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hallmark_policy_info", Help: "1 for the revision of policies and configuration in force.",
+		}, []string{"revision"}),
+		reloads:           counter("reloads_total", "Reloads of configuration, policies and certificates.", "what", "result"),
+		cacheRequests:     counter("cache_requests_total", "Look-ups in the caches.", "cache", "result"),
+		certificateExpiry: gauge("certificate_expiry_timestamp_seconds", "When the serving certificate ends, in seconds since 1970."),
+		inFlight:          gauge("in_flight_requests", "Reviews that are being decided."),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hallmark_panics_total", Help: "Panics that were contained in one review.",
+		}),
+	}
+	m.Registry.MustRegister(
+		m.requests, m.duration, m.findings, m.registryRequests, m.registryDuration, m.policy, m.reloads, m.cacheRequests,
+		m.certificateExpiry, m.inFlight, m.panics,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+func (m *Metrics) reviewed(path string, outcome webhook.Outcome, elapsed time.Duration, findings []webhook.Finding) {
+	m.requests.WithLabelValues(path, string(outcome)).Inc()
+	m.duration.WithLabelValues(path).Observe(elapsed.Seconds())
+	for _, f := range findings {
+		m.findings.WithLabelValues(f.Rule, string(f.Mode)).Inc()
+	}
+}
+
+// RegistryRequest counts one request to a registry.
+func (m *Metrics) RegistryRequest(registry, operation string, code int, elapsed time.Duration) {
+	m.registryRequests.WithLabelValues(registry, operation, strconv.Itoa(code)).Inc()
+	m.registryDuration.WithLabelValues(registry, operation).Observe(elapsed.Seconds())
+}
+
+// Reloaded counts a reload: what is config, policies or certificate; result is success or failure.
+func (m *Metrics) Reloaded(what string, err error) {
+	result := "success"
+	if err != nil {
+		result = "failure"
+	}
+	m.reloads.WithLabelValues(what, result).Inc()
+}
+
+// Cached counts a look-up: result is hit, miss or stale.
+func (m *Metrics) Cached(cache, result string) { m.cacheRequests.WithLabelValues(cache, result).Inc() }
+
+// Policy names the revision in force.
+func (m *Metrics) Policy(revision string) {
+	m.policy.Reset()
+	m.policy.WithLabelValues(revision).Set(1)
+}
