@@ -118,7 +118,9 @@ func (c *Client) host(ref webhook.Reference) (*host, error) {
 }
 
 // readManifest gives the manifest and what it says.
-func (c *Client) readManifest(ctx context.Context, h *host, ref webhook.Reference, maxBytes int64) (webhook.Manifest, *document, error) {
+func (c *Client) readManifest(
+	ctx context.Context, h *host, ref webhook.Reference, maxBytes int64,
+) (webhook.Manifest, *document, error) {
 	q := query{
 		operation: "manifest", what: "manifest", repository: ref.Repository, accept: acceptManifests, maxBytes: maxBytes,
 	}

@@ -21,10 +21,10 @@ type Config struct {
 	Limits Limits
 
 	// Observe is told of every HTTP request: the host as configured, the operation ("manifest", "blob" or "token"), the
-	// status (0 when none came) and how long it took, the body included. nil tells nobody.
+	// status (0 when none came) and how long it took, the body included. It is called concurrently; nil tells nobody.
 	Observe func(registry, operation string, code int, d time.Duration)
 
-	// DialContext replaces the dialer together with its filter of addresses. It is for tests; nil is the real one.
+	// DialContext replaces the dialer together with its filter of addresses, for tests and the demo; nil is the real one.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy picks the proxy of a request; nil is http.ProxyFromEnvironment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
 	Proxy func(*http.Request) (*url.URL, error)
@@ -76,13 +76,20 @@ func (l Limits) check() error {
 	return nil
 }
 
-// Docker Hub answers at another name than the one in references, and does not work without these helpers. They are
-// those of Docker's own list of hosts to allow.
+// Docker Hub answers at another name than the one in references, and does not work without other hosts: they are in
+// the list that Docker gives for allow-lists. Blobs are proved by their digest wherever they come from.
 const (
 	dockerHubAddress   = "registry-1.docker.io"
 	dockerHubTokenHost = "auth.docker.io"
-	dockerHubBlobHost  = "production.cloudflare.docker.com"
 )
+
+func dockerHubBlobHosts() []string {
+	return []string{
+		"production.cloudflare.docker.com",
+		"production.cloudfront.docker.com",
+		"docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com",
+	}
+}
 
 // newHost checks one entry of the configuration and makes everything that contacting it needs. It reports every
 // problem of the entry.
@@ -98,7 +105,7 @@ func newHost(config Host, n network) (*host, error) {
 	if config.Host == webhook.DockerHub {
 		h.address = dockerHubAddress
 		config.TokenHosts = append([]string{dockerHubTokenHost}, config.TokenHosts...)
-		config.BlobHosts = append([]string{dockerHubBlobHost}, config.BlobHosts...)
+		config.BlobHosts = append(dockerHubBlobHosts(), config.BlobHosts...)
 	}
 	if config.PlainHTTP {
 		h.scheme = "http"

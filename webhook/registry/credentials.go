@@ -60,13 +60,13 @@ func parseCredentials(data []byte, host string) (credentials, error) {
 		return nil, errors.New(`it is not a Docker config (a JSON object with "auths")`)
 	}
 	if file.CredsStore != "" {
-		return nil, fmt.Errorf("it keeps credentials in the store %s, which Hallmark does not run; put them under \"auths\"",
-			show(file.CredsStore))
+		return nil, fmt.Errorf("it keeps credentials in the store %s, which Hallmark does not run; "+
+			"put them under \"auths\"", show(file.CredsStore))
 	}
 	for name, helper := range file.CredHelpers {
 		if entry, _, _ := strings.Cut(registryOf(name), "/"); entry == host {
-			return nil, fmt.Errorf("it has credentials for %s from the helper %s, which Hallmark does not run; put them under \"auths\"",
-				host, show(helper))
+			return nil, fmt.Errorf("it has credentials for %s from the helper %s, which Hallmark does not run; "+
+				"put them under \"auths\"", host, show(helper))
 		}
 	}
 	var found credentials

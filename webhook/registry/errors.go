@@ -90,7 +90,8 @@ func explain(err error, timeout time.Duration) (webhook.ReadFailure, string) {
 		return webhook.Unavailable, "refused the connection"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return webhook.Unavailable, "could not be reached (no route)"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return webhook.Unavailable, "broke the connection"
 	}
 	if reason := explainTLS(err); reason != "" {

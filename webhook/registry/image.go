@@ -41,7 +41,9 @@ func (c *Client) ReadImage(ctx context.Context, ref webhook.Reference, depth web
 }
 
 // readPlatforms reads every runnable image of an index, in the order of the index.
-func (c *Client) readPlatforms(ctx context.Context, h *host, ref webhook.Reference, index *document) ([]webhook.Platform, error) {
+func (c *Client) readPlatforms(
+	ctx context.Context, h *host, ref webhook.Reference, index *document,
+) ([]webhook.Platform, error) {
 	all := make([]webhook.Platform, len(index.children))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelPlatforms)

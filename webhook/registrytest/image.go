@@ -131,7 +131,9 @@ func (r *Registry) pushContent(ctx context.Context, image Image) (Manifest, erro
 	return Manifest{string(manifest.MediaType), body}, nil
 }
 
-func (r *Registry) pushDescribed(ctx context.Context, repository string, mediaType types.MediaType, blob []byte) (v1.Descriptor, error) {
+func (r *Registry) pushDescribed(
+	ctx context.Context, repository string, mediaType types.MediaType, blob []byte,
+) (v1.Descriptor, error) {
 	if _, err := r.PushBlob(ctx, repository, blob); err != nil {
 		return v1.Descriptor{}, err
 	}

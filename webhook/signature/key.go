@@ -63,13 +63,15 @@ func parsePublicKey(encoded []byte) (crypto.PublicKey, error) {
 	}
 	switch {
 	case strings.Contains(block.Type, "PRIVATE KEY"):
-		return nil, errors.New("this is a private key; give the public one (cosign public-key), and replace the pair, since it has been disclosed")
+		return nil, errors.New("this is a private key; give the public one (cosign public-key), " +
+			"and replace the pair, since it has been disclosed")
 	case block.Type == "CERTIFICATE":
 		return nil, errors.New("this is a certificate; give the public key in it (openssl x509 -pubkey -noout)")
 	case block.Type == "PUBLIC KEY":
 		public, err := x509.ParsePKIXPublicKey(block.Bytes)
 		if err != nil {
-			return nil, errors.New("the public key cannot be read, or is of a kind that is not supported (ECDSA, RSA and Ed25519 are)")
+			return nil, errors.New("the public key cannot be read, or is of a kind that is not supported " +
+				"(ECDSA, RSA and Ed25519 are)")
 		}
 		return public, nil
 	case block.Type == "RSA PUBLIC KEY":

@@ -40,7 +40,9 @@ type search struct {
 	unlooked error // the first failure that leaves open what a signature is
 }
 
-func (v *Verifier) search(ctx context.Context, ref webhook.Reference, asked []key, attached []attachment) (webhook.Signatures, error) {
+func (v *Verifier) search(
+	ctx context.Context, ref webhook.Reference, asked []key, attached []attachment,
+) (webhook.Signatures, error) {
 	hash, err := v1.NewHash(ref.Digest)
 	if err != nil {
 		return webhook.Signatures{}, fmt.Errorf("signature: digest of %s: %w", ref, err)

@@ -1,0 +1,218 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+	"github.com/hallmark-admission/hallmark/webhook/catalog"
+)
+
+var today = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+const smallest = `apiVersion: hallmark.dev/v1alpha1
+kind: Configuration
+registries: [{host: "registry.corp:5000"}]
+tags: {allow: [exact]}
+`
+
+func TestLoad(t *testing.T) {
+	c, problems, err := Load([]byte(smallest), today)
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("%v, problems %v", err, problems)
+	}
+	want := defaults()
+	want.APIVersion, want.Kind = APIVersion, Kind
+	want.Registries = []Registry{{Host: "registry.corp:5000"}}
+	want.Tags.Allow = []string{"exact"}
+	if diff := cmp.Diff(want, c.File); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestMistakes: each is found, with its line, and keeps the file from being used.
+func TestMistakes(t *testing.T) {
+	const head = "apiVersion: hallmark.dev/v1alpha1\nkind: Configuration\nregistries: [{host: \"registry.corp:5000\"}]\ntags: {allow: [exact]}\n"
+	for title, c := range map[string]struct{ text, says string }{
+		"empty":                   {"", "the file is empty"},
+		"no YAML":                 {"a: [", "line 1"},
+		"two documents":           {head + "---\na: b\n", "one document"},
+		"another kind":            {"kind: ConfigMap\ntags: {allow: [exact]}\n", "want apiVersion hallmark.dev/v1alpha1"},
+		"unknown key":             {head + "regsitries: []\n", `line 5: unknown key "regsitries"`},
+		"unknown key inside":      {head + "pin: {podz: off}\n", `line 5: unknown key "podz"`},
+		"key given twice":         {head + "mode: warn\nmode: audit\n", "already defined"},
+		"wrong type":              {head + "limits: {signatures: many}\n", "line 5: cannot unmarshal"},
+		"duration":                {head + "cache: {tagTTL: soon}\n", "line 5: want a duration"},
+		"size":                    {head + "limits: {manifestBytes: -4Mi}\n", "line 5: want a size"},
+		"mode":                    {head + "mode: enfroce\n", `line 5: mode: want one of enforce, warn, audit, not "enfroce"`},
+		"mode off for everything": {head + "mode: off\n", "line 5: mode"},
+		"mode of a rule":          {head + "rules:\n  golden: no\n", "line 6: rules.golden"},
+		"no tags":                 {"apiVersion: hallmark.dev/v1alpha1\nkind: Configuration\n", "tags.allow: is missing"},
+		"class":                   {head + "#\n" + "signers: {}\n" + "message: {helpURL: \"javascript:x\"}\n", "helpURL"},
+		"host with a scheme":      {strings.Replace(head, "registry.corp:5000", "https://registry.corp", 1), "line 3: registries[0].host: want a host"},
+		"host with a path":        {strings.Replace(head, "registry.corp:5000", "registry.corp/golden", 1), "registries[0].host"},
+		"host twice":              {strings.Replace(head, `"}]`, `"}, {host: "registry.corp:5000"}]`, 1), "twice"},
+		"repository prefix":       {strings.Replace(head, `"}]`, `", repositories: ["golden*"]}]`, 1), `"golden/**"`},
+		"exemption of everything on a host": {head + "exemptions: [{name: a, namespaces: [b], images: [\"registry.corp\"], rules: [tag], reason: c, owner: d, expires: 2027-01-01}]\n",
+			"must begin with a registry and go on with a repository"},
+		"exemption without an end":      {head + "exemptions: [{name: a, namespaces: [b], images: [\"r.io/a\"], rules: [tag], reason: c, owner: d}]\n", "exemptions[0].expires"},
+		"exemption without a reason":    {head + "exemptions: [{name: a, namespaces: [b], images: [\"r.io/a\"], rules: [tag], owner: d, expires: 2027-01-01}]\n", "needs a reason and an owner"},
+		"exemption without rules":       {head + "exemptions: [{name: a, namespaces: [b], images: [\"r.io/a\"], reason: c, owner: d, expires: 2027-01-01}]\n", "exemptions[0].rules"},
+		"pattern that does not compile": {strings.Replace(head, "[exact]}", `[exact], repositories: [{match: ["r.io/a"], allow: [exact], pattern: "v(["}]}`, 1), "does not compile"},
+		"pattern of several lines":      {strings.Replace(head, "[exact]}", `[exact], repositories: [{match: ["r.io/a"], allow: [exact], pattern: "(?m)^v1$"}]}`, 1), "several lines"},
+		"signer that nobody named":      {head + "signatures: [{match: [\"r.io/**\"], anyOf: [ci]}]\n", `signer "ci" is not in signers`},
+		"threshold":                     {head + "signers: {ci: {key: x}}\nsignatures: [{match: [\"r.io/**\"], anyOf: [ci], threshold: 2}]\n", "from 1 to the 1 signers"},
+		"signer without a key":          {head + "signers: {ci: {}}\n", "exactly one of"},
+		"empty keyless identity":        {head + "signers: {ci: {keyless: {issuer: \"https://a\"}}}\n", "an empty one would trust everybody"},
+		"golden tag":                    {head + "goldenImages: [{name: a, repository: \"r.io/a:v1\"}]\n", "without tag"},
+		"golden twice":                  {head + "goldenImages: [{name: a, repository: \"r.io/a\"}, {name: b, repository: \"r.io/a\"}]\n", "same repository"},
+		"golden short name":             {head + "goldenImages: [{name: a, repository: ubuntu}]\n", "docker.io/library/ubuntu"},
+		"golden status":                 {head + "goldenImages: [{name: a, repository: \"r.io/a\", status: gone}]\n", "decommissioned"},
+		"golden successor":              {head + "goldenImages: [{name: a, repository: \"r.io/a\", successor: b}]\n", `no golden image is named "b"`},
+		"what this version does not do": {head + "rewrites: [{from: docker.io/a, to: r.io/a}]\n", "not supported"},
+		"deadline":                      {head + "limits: {deadline: 40s}\n", "30s"},
+		"namespace":                     {head + "namespaces: [{match: [\"Team A\"], mode: warn}]\n", "namespaces[0].match[0]"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			c0, _, err := Load([]byte(c.text), today)
+			if err == nil || c0 != nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want an error that says %q", err, c.says)
+			}
+		})
+	}
+}
+
+// TestAllMistakesAtOnce: one look at the file is enough.
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, _, err := Load([]byte(`apiVersion: hallmark.dev/v1alpha1
+kind: Configuration
+mode: sometimes
+tgas: {}
+registries:
+  - host: https://a
+  - host: b
+    plainHTPP: true
+tags: {allow: [excat]}
+`), today)
+	want := []string{"line 3: mode:", `line 4: unknown key "tgas"`, "line 6: registries[0].host", `line 8: unknown key "plainHTPP"`, "line 9: tags.allow[0]"}
+	var got []string
+	if err != nil {
+		got = strings.Split(err.Error(), "\n")
+	}
+	if len(got) != len(want) {
+		t.Fatalf("got %d mistakes:\n%v", len(got), err)
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("mistake %d is %q, want %q", i, got[i], want[i])
+		}
+	}
+}
+
+func TestDoubts(t *testing.T) {
+	text := strings.Replace(smallest, `"}]`, `", plainHTTP: true}]`, 1) +
+		"exemptions: [{name: old, namespaces: [b], images: [\"r.io/a\"], rules: [tag], reason: c, owner: d, expires: 2026-11-20}]\n"
+	c, problems, err := Load([]byte(text), today)
+	if err != nil || c == nil || len(problems) != 2 {
+		t.Fatalf("%v, problems %v", err, problems)
+	}
+	for i, says := range []string{"without TLS", "has expired"} {
+		if !problems[i].Warning || !strings.Contains(problems[i].String(), says) {
+			t.Errorf("problem %d is %q", i, problems[i])
+		}
+	}
+}
+
+func TestMode(t *testing.T) {
+	c, _, err := Load([]byte(smallest+`
+rules: {tag: warn, user: off, registry: enforce}
+namespaces:
+  - {match: ["sandbox-*"], mode: audit}
+  - {match: ["sandbox-x", "strict"], mode: enforce}
+mode: warn
+goldenImages: [{name: a, repository: "r.io/a"}]
+`), today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]webhook.Mode{
+		"signature/team": "warn", "tag/team": "warn", "user/team": "off", "registry/team": "enforce",
+		"signature/sandbox-x": "audit", "tag/sandbox-x": "audit", "user/sandbox-x": "off", "registry/sandbox-x": "audit",
+		"signature/strict": "enforce", "tag/strict": "warn", "user/strict": "off", "golden/strict": "enforce",
+	} {
+		rule, namespace, _ := strings.Cut(at, "/")
+		if got := c.Mode(rule, namespace); got != want {
+			t.Errorf("rule %s in %s: %s, want %s", rule, namespace, got, want)
+		}
+	}
+}
+
+// TestSecretsStayOut: rules see the configuration, but no path of a secret and no key.
+func TestSecretsStayOut(t *testing.T) {
+	text := strings.Replace(smallest, `"}]`, `", ca: /etc/ca, credentials: /etc/docker.json}]`, 1) + "signers: {ci: {key: PEM}}\n"
+	c, _, err := Load([]byte(text), today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := fmt.Sprint(c.Data); strings.Contains(all, "docker.json") || strings.Contains(all, "PEM") || !strings.Contains(all, "registry.corp:5000") {
+		t.Errorf("data: %s", all)
+	}
+}
+
+func TestTagClassesAreTheCatalogues(t *testing.T) {
+	if !slices.Equal(tagClasses(), catalog.Classes()) {
+		t.Errorf("config knows %v, the catalogue %v", tagClasses(), catalog.Classes())
+	}
+}
+
+// TestWatch sees a file that is written, and one that is swapped as a mounted ConfigMap is.
+func TestWatch(t *testing.T) {
+	dir := t.TempDir()
+	changed := make(chan struct{}, 10)
+	done := make(chan error)
+	go func() { done <- Watch(t.Context(), []string{dir}, func() { changed <- struct{}{} }) }()
+	write := func(name, content string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	see := func(what string, f func()) {
+		deadline := time.After(10 * time.Second)
+		for {
+			f()
+			select {
+			case <-changed:
+				return
+			case <-time.After(300 * time.Millisecond): // the watch may not have begun yet
+			case <-deadline:
+				t.Fatalf("%s was not seen", what)
+			}
+		}
+	}
+	see("a write", func() { write("a.yaml", "1") })
+	see("a swap", func() {
+		write("new", "2")
+		_ = os.Remove(filepath.Join(dir, "..data"))
+		if err := os.Symlink("new", filepath.Join(dir, "..data")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(smallest))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, _, err := Load(text, today)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("configuration %v with error %v", c != nil, err)
+		}
+	})
+}
