@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -77,18 +78,30 @@ type Signatures struct {
 	Rejected []string    // why the others do not count, in words for a developer; at most a few
 }
 
-// A Verifier says which of the named signers signed an image. ref has a digest. Signatures that cannot be verified are
-// no error: they are counted in Found. An error means that it could not be found out: a *ReadError, or that of ctx.
+// Satisfied says whether signers have signed as a rule demands. Each counts once.
+func (r SignatureRule) Satisfied(signatures []Signature) bool {
+	distinct := 0
+	for _, name := range r.AnyOf {
+		if slices.ContainsFunc(signatures, func(s Signature) bool { return s.Signer == name }) {
+			distinct++
+		}
+	}
+	return distinct >= r.Threshold
+}
+
+// A Verifier looks for signatures that satisfy rules over an image, whose reference has a digest. It may stop when all
+// are. Signatures that cannot be verified are no error: they are counted in Found. An error means that it could not be
+// found out whether the rules are satisfied: a *ReadError, or that of ctx.
 type Verifier interface {
-	Verify(ctx context.Context, ref Reference, signers []string) (Signatures, error)
+	Verify(ctx context.Context, ref Reference, rules []SignatureRule) (Signatures, error)
 }
 
 // VerifierFunc is a function as a Verifier.
-type VerifierFunc func(ctx context.Context, ref Reference, signers []string) (Signatures, error)
+type VerifierFunc func(ctx context.Context, ref Reference, rules []SignatureRule) (Signatures, error)
 
 // Verify calls f.
-func (f VerifierFunc) Verify(ctx context.Context, ref Reference, signers []string) (Signatures, error) {
-	return f(ctx, ref, signers)
+func (f VerifierFunc) Verify(ctx context.Context, ref Reference, rules []SignatureRule) (Signatures, error) {
+	return f(ctx, ref, rules)
 }
 
 // ReadFailure classifies why something could not be read.

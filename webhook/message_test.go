@@ -27,7 +27,7 @@ func reviewerWith(t testing.TB, find func(in *Input) []Finding) *Reviewer {
 		Reader: ImageReaderFunc(func(context.Context, Reference, Depth) (*Content, error) {
 			return &Content{Digest: someDigest}, nil
 		}),
-		Verifier: VerifierFunc(func(context.Context, Reference, []string) (Signatures, error) { return Signatures{}, nil }),
+		Verifier: VerifierFunc(func(context.Context, Reference, []SignatureRule) (Signatures, error) { return Signatures{}, nil }),
 		Suggest: SuggesterFunc(func(image *Image) string {
 			if strings.HasSuffix(image.Ref.Repository, "enterprise-base") {
 				return "registry.corp.example:5000/golden/base:v3.2.1"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -359,7 +358,7 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 		return err
 	})
 	task(FactSignatures, func() error {
-		signatures, err := v.Verifier.Verify(ctx, pinned, signersOf(image))
+		signatures, err := v.Verifier.Verify(ctx, pinned, image.Entry.Signed)
 		if err == nil {
 			image.Signatures = &signatures
 		}
@@ -375,17 +374,4 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 	if len(tasks) > 0 {
 		parallel(len(tasks), tasks)
 	}
-}
-
-// signersOf lists the signers that any rule on the image names, once each.
-func signersOf(image *Image) []string {
-	var names []string
-	for _, rule := range image.Entry.Signed {
-		for _, name := range rule.AnyOf {
-			if !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
-	}
-	return names
 }

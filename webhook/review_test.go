@@ -38,7 +38,7 @@ func TestUndecided(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			r := reviewerWith(t, func(*Input) []Finding { return nil })
 			r.Catalogue = CataloguerFunc(covered)
-			r.Verifier = VerifierFunc(func(context.Context, Reference, []string) (Signatures, error) { return Signatures{}, c.err })
+			r.Verifier = VerifierFunc(func(context.Context, Reference, []SignatureRule) (Signatures, error) { return Signatures{}, c.err })
 			r.Judge = JudgeFunc(func(_ context.Context, phase Phase, in *Input) ([]Finding, error) {
 				if phase == EarlyPhase {
 					return nil, nil
@@ -65,7 +65,7 @@ func TestFactsAreFetchedOnDemand(t *testing.T) {
 			reads.Add(1)
 			return &Content{Digest: someDigest, Platforms: []Platform{{User: "1000"}}}, nil
 		})
-		r.Verifier = VerifierFunc(func(context.Context, Reference, []string) (Signatures, error) {
+		r.Verifier = VerifierFunc(func(context.Context, Reference, []SignatureRule) (Signatures, error) {
 			verifies.Add(1)
 			return Signatures{}, nil
 		})

@@ -61,7 +61,7 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	}
 	reviewer, err := webhook.New(webhook.Config{
 		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
-		Reader:   evidence.NewReader(memory, client),
+		Reader:   evidence.NewReader(memory, registry.NewReader(content, registryLimits(c))),
 		Verifier: evidence.NewVerifier(memory, verifier), Suggest: catalogue,
 		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
 		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,

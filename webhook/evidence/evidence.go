@@ -3,6 +3,7 @@ package evidence
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -203,17 +204,18 @@ func NewVerifier(config Config, verify webhook.Verifier) *Verifier {
 	}
 }
 
-// Verify implements webhook.Verifier. Only a proof by every signer that was asked for is remembered: what is missing
-// now may be there the next time.
-func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, signers []string) (webhook.Signatures, error) {
+// Verify implements webhook.Verifier. Only what satisfies all rules is remembered: what is missing now may be there the
+// next time.
+func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, rules []webhook.SignatureRule) (webhook.Signatures, error) {
 	ref.Tag = ""
-	key := ref.String() + " " + strings.Join(signers, " ")
+	key := proofKey(ref, rules)
 	if proof, hit := lookup(&v.config, v.proofs, "proof", key); hit {
 		return proof, nil
 	}
 	return do(ctx, &v.flights, key, func(ctx context.Context) (webhook.Signatures, error) {
-		found, err := v.verify.Verify(ctx, ref, signers)
-		if err == nil && provedBy(found, signers) {
+		found, err := v.verify.Verify(ctx, ref, rules)
+		unsatisfied := func(rule webhook.SignatureRule) bool { return !rule.Satisfied(found.Valid) }
+		if err == nil && !slices.ContainsFunc(rules, unsatisfied) {
 			v.proofs.add(key, entry[webhook.Signatures]{
 				value: found, bytes: int64(256 * (1 + len(found.Valid))), expires: v.config.Now().Add(v.config.VerifiedTTL),
 			})
@@ -222,11 +224,15 @@ func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, signers []
 	})
 }
 
-func provedBy(found webhook.Signatures, signers []string) bool {
-	for _, signer := range signers {
-		if !slices.ContainsFunc(found.Valid, func(s webhook.Signature) bool { return s.Signer == signer }) {
-			return false
+// proofKey is a digest and what has to be proved of it.
+func proofKey(ref webhook.Reference, rules []webhook.SignatureRule) string {
+	var b strings.Builder
+	b.WriteString(ref.String())
+	for _, rule := range rules {
+		b.WriteString(" " + strconv.Itoa(rule.Threshold))
+		for _, name := range rule.AnyOf {
+			b.WriteString("," + name)
 		}
 	}
-	return true
+	return b.String()
 }

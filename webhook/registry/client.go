@@ -82,8 +82,7 @@ func (c *Client) Manifest(ctx context.Context, ref webhook.Reference, maxBytes i
 	if maxBytes <= 0 {
 		maxBytes = c.limits.ManifestBytes
 	}
-	manifest, _, err := c.readManifest(ctx, h, ref, maxBytes)
-	return manifest, err
+	return c.readManifest(ctx, h, ref, maxBytes)
 }
 
 // Blob reads a blob of ref's repository. It refuses more than maxBytes (0: Limits.ConfigBytes) and content that does
@@ -117,10 +116,10 @@ func (c *Client) host(ref webhook.Reference) (*host, error) {
 	return h, nil
 }
 
-// readManifest gives the manifest and what it says.
+// readManifest gives the manifest, which is one that can be read in one way only.
 func (c *Client) readManifest(
 	ctx context.Context, h *host, ref webhook.Reference, maxBytes int64,
-) (webhook.Manifest, *document, error) {
+) (webhook.Manifest, error) {
 	q := query{
 		operation: "manifest", what: "manifest", repository: ref.Repository, accept: acceptManifests, maxBytes: maxBytes,
 	}
@@ -130,24 +129,24 @@ func (c *Client) readManifest(
 	case ref.Tag != "":
 		q.reference, q.missing = ref.Tag, "tag "+ref.Tag
 	default:
-		return webhook.Manifest{}, nil, h.invalid("was to be asked for an image without a tag or a digest", nil)
+		return webhook.Manifest{}, h.invalid("was to be asked for an image without a tag or a digest", nil)
 	}
 	answer, err := c.get(ctx, h, q)
 	if err != nil {
-		return webhook.Manifest{}, nil, err
+		return webhook.Manifest{}, err
 	}
 	digest := digestOf(answer.body)
 	if ref.Digest != "" && digest != ref.Digest {
-		return webhook.Manifest{}, nil, h.otherContent(ref.Digest)
+		return webhook.Manifest{}, h.otherContent(ref.Digest)
 	}
 	if claimed := answer.header.Get("Docker-Content-Digest"); claimed != "" && claimed != digest {
-		return webhook.Manifest{}, nil, h.invalid("sent a manifest that does not have the digest that it claims", nil)
+		return webhook.Manifest{}, h.invalid("sent a manifest that does not have the digest that it claims", nil)
 	}
 	doc, err := parseManifest(answer.body, answer.header.Get("Content-Type"), c.limits.IndexChildren)
 	if err != nil {
-		return webhook.Manifest{}, nil, h.refuse(err)
+		return webhook.Manifest{}, h.refuse(err)
 	}
-	return webhook.Manifest{Digest: digest, MediaType: doc.mediaType, Body: answer.body}, doc, nil
+	return webhook.Manifest{Digest: digest, MediaType: doc.mediaType, Body: answer.body}, nil
 }
 
 // A blob is what readBlob is to read; what is its name in messages.

@@ -15,25 +15,31 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook"
 )
 
-func (h *host) invalid(reason string, cause error) error {
-	return h.readError(webhook.Invalid, reason, cause)
-}
+func (h *host) invalid(reason string, cause error) error { return invalid(h.name, reason, cause) }
 
-func (h *host) tooLarge(what string, max int64) error {
-	return h.invalid(fmt.Sprintf("sent a %s larger than %s", what, sizeText(max)), nil)
-}
+func (h *host) tooLarge(what string, max int64) error { return tooLarge(h.name, what, max) }
+
+func (h *host) refuse(err error) error { return refuse(h.name, err) }
 
 func (h *host) otherContent(digest string) error {
 	return h.invalid("returned other content than "+shortDigest(digest)+" asked for", nil)
 }
 
-// refuse makes what a parser found wrong an error of this registry.
-func (h *host) refuse(err error) error {
-	var invalid *invalidError
-	if errors.As(err, &invalid) {
-		return h.invalid(invalid.reason, nil)
+func invalid(registry, reason string, cause error) error {
+	return &webhook.ReadError{Failure: webhook.Invalid, Registry: registry, Reason: reason, Err: cause}
+}
+
+func tooLarge(registry, what string, max int64) error {
+	return invalid(registry, fmt.Sprintf("sent a %s larger than %s", what, sizeText(max)), errTooLarge)
+}
+
+// refuse makes what a parser found wrong an error of a registry.
+func refuse(registry string, err error) error {
+	var found *invalidError
+	if errors.As(err, &found) {
+		return invalid(registry, found.reason, nil)
 	}
-	return h.invalid("sent something that could not be read", err)
+	return invalid(registry, "sent something that could not be read", err)
 }
 
 // statusError words a status other than success.

@@ -80,7 +80,16 @@ func (w *world) attach(signatures ...registrytest.Signature) {
 	w.must(w.registry.Attach(w.t.Context(), "golden/base", w.digest, signatures...))
 }
 
-// verify asks for signers; devex-ci when none is named.
+// allOf are rules that demand every signer.
+func allOf(signers []string) []webhook.SignatureRule {
+	rules := make([]webhook.SignatureRule, len(signers))
+	for i, name := range signers {
+		rules[i] = webhook.SignatureRule{AnyOf: []string{name}, Threshold: 1}
+	}
+	return rules
+}
+
+// verify asks for all of the signers; devex-ci when none is named.
 func (w *world) verify(signers ...string) (webhook.Signatures, error) {
 	w.t.Helper()
 	if signers == nil {
@@ -88,7 +97,7 @@ func (w *world) verify(signers ...string) (webhook.Signatures, error) {
 	}
 	v, err := signature.New(w.config)
 	w.must(err)
-	return v.Verify(w.t.Context(), w.ref, signers)
+	return v.Verify(w.t.Context(), w.ref, allOf(signers))
 }
 
 // want compares an answer: the names of the valid signers, what was found, and why the rest does not count.

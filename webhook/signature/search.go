@@ -25,13 +25,19 @@ const (
 	maxNamed = 8
 )
 
+// A request is for an image, and the keys of all signers that its rules name.
+type request struct {
+	ref   webhook.Reference
+	rules []webhook.SignatureRule
+	asked []key
+}
+
 // A search looks for the signers asked for among what is attached to one digest. Its goroutines end before it does.
 type search struct {
 	verifier *Verifier
-	ref      webhook.Reference
-	hash     v1.Hash
-	asked    []key
-	cancel   context.CancelFunc
+	request
+	hash   v1.Hash
+	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	valid    map[string]webhook.Signature
@@ -40,17 +46,15 @@ type search struct {
 	unlooked error // the first failure that leaves open what a signature is
 }
 
-func (v *Verifier) search(
-	ctx context.Context, ref webhook.Reference, asked []key, attached []attachment,
-) (webhook.Signatures, error) {
-	hash, err := v1.NewHash(ref.Digest)
+func (v *Verifier) search(ctx context.Context, r request, attached []attachment) (webhook.Signatures, error) {
+	hash, err := v1.NewHash(r.ref.Digest)
 	if err != nil {
-		return webhook.Signatures{}, fmt.Errorf("signature: digest of %s: %w", ref, err)
+		return webhook.Signatures{}, fmt.Errorf("signature: digest of %s: %w", r.ref, err)
 	}
 	searchCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &search{
-		verifier: v, ref: ref, hash: hash, asked: asked, cancel: cancel,
+		verifier: v, request: r, hash: hash, cancel: cancel,
 		valid: map[string]webhook.Signature{}, rejected: map[reason]int{},
 	}
 	// Signatures over the same payload share its layer's content; it is read once.
@@ -98,14 +102,18 @@ func (s *search) result(ctx context.Context, found int) (webhook.Signatures, err
 		return result, nil
 	case ctx.Err() != nil:
 		return webhook.Signatures{}, ctx.Err()
-	case len(s.valid) == 0 && s.unlooked != nil:
+	case s.unlooked != nil:
 		return webhook.Signatures{}, s.unlooked
 	}
 	result.Rejected = tell(s.rejected)
 	return result, nil
 }
 
-func (s *search) complete() bool { return len(s.valid) == len(s.asked) }
+// complete says whether every rule is satisfied.
+func (s *search) complete() bool {
+	found := slices.Collect(maps.Values(s.valid))
+	return !slices.ContainsFunc(s.rules, func(rule webhook.SignatureRule) bool { return !rule.Satisfied(found) })
+}
 
 // try reads a payload and judges the signatures over it.
 func (s *search) try(ctx context.Context, digest string, signatures []attachment) {

@@ -88,8 +88,12 @@ func New(config Config) (*Verifier, error) {
 }
 
 // Verify implements webhook.Verifier for an image of which ref has the digest. It costs one request when nothing is
-// attached, and one more for each different payload until every signer asked for is found.
-func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, signers []string) (webhook.Signatures, error) {
+// attached, and one more for each different payload until every rule is satisfied.
+func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, rules []webhook.SignatureRule) (webhook.Signatures, error) {
+	var signers []string
+	for _, rule := range rules {
+		signers = append(signers, rule.AnyOf...)
+	}
 	asked := make([]key, 0, len(signers))
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(signers))) {
 		k, ok := v.keys[name]
@@ -119,7 +123,7 @@ func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, signers []
 	if len(asked) == 0 {
 		return webhook.Signatures{Found: len(attached)}, nil
 	}
-	return v.search(ctx, ref, asked, attached)
+	return v.search(ctx, request{ref, rules, asked}, attached)
 }
 
 // signatureTag is where cosign v2 keeps the signatures of a digest: "sha256-<hex>.sig".
