@@ -72,7 +72,6 @@ To see it work, with no cluster and no network:
   hallmark demo`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	root.SetIn(io.in)
 	root.SetOut(io.out)
