@@ -13,6 +13,7 @@ type Content struct {
 	Digest    string     // "sha256:…" of the manifest or index that was asked for
 	MediaType string     // as in the manifest itself, or as served when the manifest has none
 	Platforms []Platform // one for a plain image; empty when only the digest was asked for
+	Stale     time.Time  // when the tag named the digest, if its registry fails and this is the last answer; else zero
 }
 
 // A Platform is one runnable image.
@@ -61,6 +62,7 @@ type Manifest struct {
 	Digest    string
 	MediaType string
 	Body      []byte
+	Stale     time.Time // as of Content
 }
 
 // A Signature is one valid signature by a trusted signer over one digest.

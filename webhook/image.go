@@ -1,6 +1,9 @@
 package webhook
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // Role says what an image is used for.
 type Role string
@@ -87,6 +90,7 @@ type Image struct {
 	TagDigest  string   // "" when not fetched
 	Signatures *Signatures
 	Unknown    []Unknown
+	Stale      time.Time // when the tag was read, if its registry fails now and the last answer is used; else zero
 
 	denied bool // by an enforced rule that needed nothing fetched
 }

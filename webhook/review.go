@@ -317,7 +317,7 @@ func (v *review) readDigest(ctx context.Context, image *Image) {
 		image.Unknown = append(image.Unknown, unknownOf(FactImage, image.Ref, err))
 		return
 	}
-	image.Content = content
+	image.Content, image.Stale = content, content.Stale
 }
 
 // fetch fills in the facts that are needed. The image comes first, since a tag must become a digest; what a digest
@@ -367,7 +367,7 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 	task(FactTagDigest, func() error {
 		content, err := v.Reader.ReadImage(ctx, image.Ref.WithTag(image.Ref.Tag), DigestOnly)
 		if err == nil {
-			image.TagDigest = content.Digest
+			image.TagDigest, image.Stale = content.Digest, content.Stale
 		}
 		return err
 	})

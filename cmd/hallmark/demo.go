@@ -151,7 +151,7 @@ func (d *demo) start(ctx context.Context) (stop func() error, address string, er
 		d.client.Close()
 		cancel()
 		err := errors.Join(<-done, <-done, d.registry.Close())
-		l.generation.Load().close()
+		l.close()
 		return err
 	}, s.Addr().String(), nil
 }

@@ -10,22 +10,23 @@ import (
 	"sync/atomic"
 
 	"github.com/hallmark-admission/hallmark/webhook/config"
+	"github.com/hallmark-admission/hallmark/webhook/evidence"
 	"github.com/hallmark-admission/hallmark/webhook/server"
 )
 
 // A loader keeps the generation in force: it makes a new one when files change, and keeps the old when the new one is
 // bad.
 type loader struct {
-	configFile  string
-	policyDirs  []string
-	outside     outside
-	metrics     *server.Metrics
-	log         *slog.Logger
-	generation  atomic.Pointer[generation]
-	fingerprint string // of the files that made it
+	configFile string
+	policyDirs []string
+	outside    outside
+	metrics    *server.Metrics
+	log        *slog.Logger
+	generation atomic.Pointer[generation]
 }
 
-// load makes a generation from the files as they are now. Warnings go to the log.
+// load makes a generation from the files as they are now, and gives it the evidence of the ones before. Warnings go to
+// the log.
 func (l *loader) load(ctx context.Context) error {
 	source, err := shippedPolicies(l.policyDirs)
 	if err != nil {
@@ -39,8 +40,9 @@ func (l *loader) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s:\n%w", l.configFile, err)
 	}
-	if l.fingerprint == source.Revision(text) {
-		return nil
+	if l.outside.store == nil {
+		l.outside.store = evidence.NewStore(evidence.Limits{Bytes: int64(c.Cache.MaxBytes)})
+		l.metrics.CacheBytes(l.outside.store.Bytes)
 	}
 	next, err := newGeneration(ctx, c, source, l.outside)
 	if err != nil {
@@ -49,7 +51,6 @@ func (l *loader) load(ctx context.Context) error {
 	for _, p := range problems {
 		l.log.Warn("configuration", "file", l.configFile, "problem", p.String())
 	}
-	l.fingerprint = source.Revision(text)
 	l.metrics.Policy(next.reviewer.Revision)
 	if old := l.generation.Swap(next); old != nil {
 		old.close()
@@ -60,7 +61,13 @@ func (l *loader) load(ctx context.Context) error {
 
 // watch loads again when files change, until ctx ends.
 func (l *loader) watch(ctx context.Context) error {
-	dirs := append([]string{filepath.Dir(l.configFile)}, l.policyDirs...)
+	dirs := func() []string {
+		dirs := append([]string{filepath.Dir(l.configFile)}, l.policyDirs...)
+		for _, file := range l.generation.Load().config.Files() {
+			dirs = append(dirs, filepath.Dir(file))
+		}
+		return dirs
+	}
 	return config.Watch(ctx, dirs, func() {
 		err := l.load(ctx)
 		l.metrics.Reloaded("config", err)
@@ -76,4 +83,10 @@ func (l *loader) current() server.Reviewer {
 		return g.reviewer
 	}
 	return nil
+}
+
+// close ends what the generation in force has open, and waits for the work behind requests.
+func (l *loader) close() {
+	l.outside.store.Wait()
+	l.generation.Load().close()
 }

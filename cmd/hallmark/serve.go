@@ -87,6 +87,6 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	err = s.Run(ctx)
 	stop()
 	err = errors.Join(err, <-watched)
-	l.generation.Load().close()
+	l.close()
 	return err
 }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -32,6 +35,7 @@ type outside struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
 	request func(registry, operation string, code int, elapsed time.Duration)
 	cached  func(cache, result string)
+	store   *evidence.Store // outlives generations
 }
 
 // newGeneration connects the packages. It reports every mistake of configuration and policies.
@@ -49,11 +53,12 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	if err := errors.Join(policyErr, catalogErr, clientErr); err != nil {
 		return nil, err
 	}
-	memory := evidence.Config{
-		TagTTL: time.Duration(c.Cache.TagTTL), VerifiedTTL: time.Duration(c.Cache.VerifiedTTL),
-		MaxBytes: int64(c.Cache.MaxBytes), Timeout: time.Duration(c.Limits.Deadline), Now: out.now, Observe: out.cached,
+	memory, err := evidenceConfig(c, out)
+	if err != nil {
+		client.Close()
+		return nil, err
 	}
-	content := evidence.NewContent(memory, client)
+	content := evidence.NewContent(out.store, memory, client)
 	verifier, err := signature.New(signatureConfig(c, content))
 	if err != nil {
 		client.Close()
@@ -61,8 +66,8 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	}
 	reviewer, err := webhook.New(webhook.Config{
 		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
-		Reader:   evidence.NewReader(memory, registry.NewReader(content, registryLimits(c))),
-		Verifier: evidence.NewVerifier(memory, verifier), Suggest: catalogue,
+		Reader:   evidence.NewReader(out.store, memory, registry.NewReader(content, registryLimits(c))),
+		Verifier: evidence.NewVerifier(out.store, memory, verifier), Suggest: catalogue,
 		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
 		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
 	})
@@ -71,6 +76,39 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		return nil, err
 	}
 	return &generation{reviewer: reviewer, config: c, close: client.Close}, nil
+}
+
+// evidenceConfig names the views under which evidence is kept: how a registry is seen depends on its entry and the files
+// that it names, and whom signatures are believed depends on the keys.
+func evidenceConfig(c *config.Config, out outside) (evidence.Config, error) {
+	var errs []error
+	hash := func(parts any, files ...string) string {
+		h := sha256.New()
+		fmt.Fprintf(h, "%+v", parts)
+		for _, file := range files {
+			if file == "" {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			errs = append(errs, err)
+			fmt.Fprintf(h, "\x00%d ", len(text))
+			h.Write(text)
+		}
+		return fmt.Sprintf("%x", h.Sum(nil))[:16]
+	}
+	scopes := map[string]string{}
+	for _, r := range c.Registries {
+		scopes[r.Host] = hash([]any{r.Host, r.PlainHTTP, r.CA, r.Credentials}, r.CA, r.Credentials)
+	}
+	trust := ""
+	for _, name := range slices.Sorted(maps.Keys(c.Signers)) {
+		trust = hash([]string{trust, name, c.Signers[name].Key}, c.Signers[name].KeyFile)
+	}
+	return evidence.Config{
+		TagTTL: time.Duration(c.Cache.TagTTL), StaleIfError: time.Duration(c.Cache.StaleIfError),
+		VerifiedTTL: time.Duration(c.Cache.VerifiedTTL), Timeout: time.Duration(c.Limits.Deadline), Now: out.now,
+		Scope: func(registry string) string { return scopes[registry] }, Trust: trust, Observe: out.cached,
+	}, errors.Join(errs...)
 }
 
 // rulesOff lists the rules that no namespace can switch on.

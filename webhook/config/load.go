@@ -179,6 +179,18 @@ func (c *Config) Mode(rule, namespace string) webhook.Mode {
 	return mode
 }
 
+// Files lists the files that the configuration names: what they hold is part of it.
+func (c *Config) Files() []string {
+	var files []string
+	for _, r := range c.Registries {
+		files = append(files, r.CA, r.Credentials)
+	}
+	for _, s := range c.Signers {
+		files = append(files, s.KeyFile)
+	}
+	return slices.DeleteFunc(files, func(file string) bool { return file == "" })
+}
+
 func matchesAny(globs []string, name string) bool {
 	return slices.ContainsFunc(globs, func(glob string) bool { return webhook.MatchName(glob, name) })
 }

@@ -4,34 +4,30 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
 
 // Watch calls changed after something in one of the directories changed and then nothing more for a moment, until ctx
-// ends. It watches directories, not files: an editor replaces a file, and a mounted ConfigMap swaps a symbolic link
-// beside it.
-func Watch(ctx context.Context, paths []string, changed func()) error {
+// ends. It asks for the directories again after each change. It watches directories, not files: an editor replaces a
+// file, and a mounted ConfigMap or Secret swaps a symbolic link beside it.
+func Watch(ctx context.Context, dirs func() []string, changed func()) error {
 	const quiet = 100 * time.Millisecond
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch for changes: %w", err)
 	}
 	defer watcher.Close()
-	var dirs []string
-	for _, path := range paths {
-		if dir := filepath.Clean(path); !slices.Contains(dirs, dir) {
-			dirs = append(dirs, dir)
-			if err := watcher.Add(dir); err != nil {
-				return fmt.Errorf("watch %s for changes: %w", dir, err)
-			}
-		}
-	}
 	timer := time.NewTimer(0)
 	<-timer.C
 	for {
+		for _, dir := range dirs() {
+			// Adding a directory again changes nothing.
+			if err := watcher.Add(filepath.Clean(dir)); err != nil {
+				return fmt.Errorf("watch %s for changes: %w", dir, err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil

@@ -27,6 +27,8 @@ type world struct {
 	read     *evidence.Reader
 	verify   *evidence.Verifier
 	clock    *clock
+	store    *evidence.Store
+	config   evidence.Config
 	status   atomic.Int32 // what the registry answers instead, when not 0
 	hold     chan struct{}
 }
@@ -74,14 +76,16 @@ func newWorld(t *testing.T) *world {
 	client, err := registry.New(registry.Config{Hosts: []registry.Host{{Host: w.registry.Host(), CAPEM: w.registry.CAPEM()}}})
 	must(err)
 	t.Cleanup(client.Close)
-	config := evidence.Config{
-		TagTTL: time.Minute, VerifiedTTL: time.Hour, MaxBytes: 1 << 20, MaxEntries: 100, Timeout: 5 * time.Second, Now: w.clock.Now,
+	w.config = evidence.Config{
+		TagTTL: time.Minute, StaleIfError: 24 * time.Hour, VerifiedTTL: time.Hour, Timeout: 5 * time.Second, Now: w.clock.Now,
 	}
-	content := evidence.NewContent(config, client)
+	w.store = evidence.NewStore(evidence.Limits{Bytes: 1 << 20, Entries: 100})
+	t.Cleanup(w.store.Wait)
+	content := evidence.NewContent(w.store, w.config, client)
 	verifier, err := signature.New(signature.Config{Signers: map[string]signature.Signer{"ci": {KeyPEM: pem}, "other": {KeyPEM: pem}}, Fetch: content})
 	must(err)
-	w.read = evidence.NewReader(config, registry.NewReader(content, registry.Limits{}))
-	w.verify = evidence.NewVerifier(config, verifier)
+	w.read = evidence.NewReader(w.store, w.config, registry.NewReader(content, registry.Limits{}))
+	w.verify = evidence.NewVerifier(w.store, w.config, verifier)
 	w.rules = []webhook.SignatureRule{{AnyOf: []string{"ci"}, Threshold: 1}}
 	w.ref, err = webhook.ParseReference(w.registry.Host() + "/golden/base:v1")
 	must(err)
@@ -129,6 +133,8 @@ func TestRequests(t *testing.T) {
 		{"tag expired", func() { w.clock.add(2 * time.Minute) }, 1},
 		{"proof expired", func() { w.clock.add(2 * time.Hour) }, 2}, // tag and signature manifest; the rest is known by digest
 		{"registry down, all known", func() { w.status.Store(503) }, 0},
+		{"registry down, tag expired", func() { w.clock.add(2 * time.Minute) }, 1},
+		{"registry down, proof expired", func() { w.clock.add(2 * time.Hour) }, 2}, // proved again from what is there
 	} {
 		step.before()
 		if err := w.admit(t.Context()); err != nil {
@@ -234,15 +240,124 @@ func TestTagMoves(t *testing.T) {
 	}
 }
 
+// TestStale: in an outage the last answer is marked; a refusal is an answer, and the last one is too old some day.
+func TestStale(t *testing.T) {
+	for title, c := range map[string]struct {
+		status int32
+		after  time.Duration
+		stale  bool
+	}{
+		"outage":           {503, 2 * time.Minute, true},
+		"rate limit":       {429, 2 * time.Minute, true},
+		"access revoked":   {403, 2 * time.Minute, false},
+		"tag deleted":      {404, 2 * time.Minute, false},
+		"outage of a day":  {503, 25 * time.Hour, false},
+		"within its time":  {503, 10 * time.Second, false},
+		"refreshed behind": {503, 50 * time.Second, false},
+	} {
+		t.Run(title, func(t *testing.T) {
+			w := newWorld(t)
+			if err := w.admit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			read := w.clock.Now()
+			w.status.Store(c.status)
+			w.clock.add(c.after)
+			content, err := w.read.ReadImage(t.Context(), w.ref, webhook.WithConfig)
+			switch {
+			case c.stale && (err != nil || !content.Stale.Equal(read) || content.Platforms == nil):
+				t.Errorf("got %+v, %v; want the answer of %v", content, err, read)
+			case !c.stale && c.after > time.Minute && err == nil:
+				t.Errorf("got %+v, want an error", content)
+			case !c.stale && c.after < time.Minute && (err != nil || !content.Stale.IsZero()):
+				t.Errorf("got %+v, %v", content, err)
+			}
+		})
+	}
+}
+
+// TestHangingRegistry: who has a last answer gives it well before its own deadline.
+func TestHangingRegistry(t *testing.T) {
+	w := newWorld(t)
+	if err := w.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.add(2 * time.Minute)
+	w.hold = make(chan struct{})
+	defer close(w.hold)
+	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+	defer cancel()
+	content, err := w.read.ReadImage(ctx, w.ref, webhook.DigestOnly)
+	if err != nil || content.Stale.IsZero() || ctx.Err() != nil {
+		t.Errorf("got %+v, %v, %v", content, err, ctx.Err())
+	}
+}
+
+// TestRefreshBehind: in the last quarter of its time a tag is read again, and nobody waits for it.
+func TestRefreshBehind(t *testing.T) {
+	w := newWorld(t)
+	if err := w.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.registry.Reset()
+	w.clock.add(50 * time.Second)
+	for range 3 {
+		if err := w.admit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.store.Wait()
+	requests := len(w.registry.Requests())
+	if requests < 1 || requests > 3 {
+		t.Errorf("%d requests behind", requests)
+	}
+	w.registry.Reset()
+	w.clock.add(40 * time.Second)
+	if err := w.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.wantRequests(t, 0, "after a refresh")
+}
+
+// TestTrustAndScope: another set of keys or another way to be known to a registry starts from nothing, but for the bytes.
+func TestTrustAndScope(t *testing.T) {
+	w := newWorld(t)
+	if err := w.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.registry.Reset()
+	config := w.config
+	config.Trust = "other keys"
+	calls := 0
+	verify := evidence.NewVerifier(w.store, config, webhook.VerifierFunc(
+		func(context.Context, webhook.Reference, []webhook.SignatureRule) (webhook.Signatures, error) {
+			calls++
+			return webhook.Signatures{}, nil
+		}))
+	if found, err := verify.Verify(t.Context(), w.ref.WithDigest(w.digest), w.rules); err != nil || len(found.Valid) > 0 || calls != 1 {
+		t.Errorf("under other keys: %+v, %v, %d calls", found, err, calls)
+	}
+	config.Scope = func(string) string { return "other credentials" }
+	read := evidence.NewReader(w.store, config, webhook.ImageReaderFunc(
+		func(context.Context, webhook.Reference, webhook.Depth) (*webhook.Content, error) {
+			return nil, &webhook.ReadError{Failure: webhook.Unauthorized, Registry: "r", Reason: "refused"}
+		}))
+	for _, ref := range []webhook.Reference{w.ref, w.ref.WithDigest(w.digest)} {
+		if content, err := read.ReadImage(t.Context(), ref, webhook.WithConfig); err == nil {
+			t.Errorf("with other credentials: %+v", content)
+		}
+	}
+}
+
 // TestBounded: a flood of tags and digests keeps memory within its bounds.
 func TestBounded(t *testing.T) {
 	var calls atomic.Int32
-	config := evidence.Config{TagTTL: time.Hour, MaxBytes: 64 << 10, MaxEntries: 1000, Timeout: time.Second, Now: time.Now}
+	store := evidence.NewStore(evidence.Limits{Bytes: 64 << 10, Entries: 1000})
 	fetch := fetcher(func(ref webhook.Reference) webhook.Manifest {
 		calls.Add(1)
 		return webhook.Manifest{Digest: ref.Digest, Body: make([]byte, 1<<10)}
 	})
-	content := evidence.NewContent(config, fetch)
+	content := evidence.NewContent(store, evidence.Config{TagTTL: time.Hour, Timeout: time.Second, Now: time.Now}, fetch)
 	digest := func(i int) webhook.Reference {
 		return webhook.Reference{Registry: "r.io", Repository: "a", Digest: fmt.Sprintf("sha256:%064x", i)}
 	}
@@ -257,9 +372,14 @@ func TestBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Half of 64 KiB is for manifests of a good KiB each.
-	if kept := 10_000 - calls.Load(); kept < 20 || kept > 32 {
+	// Three eighths of 64 KiB are for manifests of a good KiB each.
+	if kept := 10_000 - calls.Load(); kept < 15 || kept > 24 {
 		t.Errorf("%d manifests were kept", kept)
+	}
+	for name, bytes := range store.Bytes() {
+		if bytes > 64<<10 {
+			t.Errorf("%s holds %d bytes", name, bytes)
+		}
 	}
 }
 

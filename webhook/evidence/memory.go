@@ -20,9 +20,8 @@ type memory[V any] struct {
 }
 
 type entry[V any] struct {
-	value   V
-	bytes   int64
-	expires time.Time // zero for never
+	value V
+	bytes int64
 }
 
 func newMemory[V any](entries int, bytes int64) *memory[V] {
@@ -35,35 +34,39 @@ func newMemory[V any](entries int, bytes int64) *memory[V] {
 	return m
 }
 
-// get gives a value that has not expired.
-func (m *memory[V]) get(key string, now time.Time) (V, bool) {
+func (m *memory[V]) get(key string) (V, bool) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	e, ok := m.lru.Get(key)
-	if ok && !e.expires.IsZero() && !now.Before(e.expires) {
-		m.lru.Remove(key)
-		ok = false
-	}
-	if !ok {
-		var none V
-		return none, false
-	}
-	return e.value, true
+	return e.value, ok
 }
 
-func (m *memory[V]) add(key string, e entry[V]) {
-	e.bytes += int64(len(key))
-	if e.bytes > m.max {
-		return
-	}
+// add remembers a value of about so many bytes, unless it alone is more than there may be.
+func (m *memory[V]) add(key string, value V, bytes int64) {
+	e := entry[V]{value, bytes + int64(len(key))}
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	m.lru.Remove(key)
+	if e.bytes > m.max {
+		return
+	}
 	m.lru.Add(key, e)
 	m.bytes += e.bytes
 	for m.bytes > m.max {
 		m.lru.RemoveOldest()
 	}
+}
+
+func (m *memory[V]) remove(key string) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.lru.Remove(key)
+}
+
+func (m *memory[V]) size() int64 {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return m.bytes
 }
 
 // flights joins callers that want the same thing at the same time.

@@ -43,7 +43,7 @@ func (r *Reader) ReadImage(ctx context.Context, ref webhook.Reference, depth web
 	if err != nil {
 		return nil, err
 	}
-	content := &webhook.Content{Digest: manifest.Digest, MediaType: manifest.MediaType}
+	content := &webhook.Content{Digest: manifest.Digest, MediaType: manifest.MediaType, Stale: manifest.Stale}
 	if depth == webhook.DigestOnly {
 		return content, nil
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +29,12 @@ func encode(request *webhook.Request, d webhook.Decision) ([]byte, error) {
 			response.AuditAnnotations["findings"] = recordsJSON(d.Findings)
 		}
 	}
+	if stale := staleImages(d.Images); stale != "" {
+		if response.AuditAnnotations == nil {
+			response.AuditAnnotations = map[string]string{"decision": string(d.Outcome), "id": d.ID}
+		}
+		response.AuditAnnotations["stale"] = stale
+	}
 	if !response.Allowed {
 		response.Result = &metav1.Status{
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
@@ -37,6 +45,17 @@ func encode(request *webhook.Request, d webhook.Decision) ([]byte, error) {
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
 		Response: response,
 	})
+}
+
+// staleImages names the images whose tags could not be looked up, and the time of the answer that was used instead.
+func staleImages(images []*webhook.Image) string {
+	var list []string
+	for _, image := range images {
+		if !image.Stale.IsZero() {
+			list = append(list, image.Describe()+" as of "+image.Stale.UTC().Format(time.RFC3339))
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // reason is what kubectl prints in parentheses.

@@ -93,6 +93,15 @@ func (m *Metrics) Reloaded(what string, err error) {
 // Cached counts a look-up: result is hit, miss or stale.
 func (m *Metrics) Cached(cache, result string) { m.cacheRequests.WithLabelValues(cache, result).Inc() }
 
+// CacheBytes has the sizes of the caches read whenever metrics are.
+func (m *Metrics) CacheBytes(sizes func() map[string]int64) {
+	for cache := range sizes() {
+		m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "hallmark_cache_bytes", Help: "Bytes that a cache holds.", ConstLabels: prometheus.Labels{"cache": cache},
+		}, func() float64 { return float64(sizes()[cache]) }))
+	}
+}
+
 // Policy names the revision in force.
 func (m *Metrics) Policy(revision string) {
 	m.policy.Reset()

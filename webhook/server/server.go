@@ -148,15 +148,23 @@ func (s *Server) server(handler http.Handler) *http.Server {
 // handler serves the webhook port.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	slots := make(chan struct{}, s.config.MaxInFlight)
-	for _, flow := range flows() {
-		mux.Handle(flow.path, &reviews{
-			flow: flow, current: s.config.Current, deadline: s.config.Deadline,
-			log: s.config.Log, metrics: s.config.Metrics, slots: slots,
-		})
-	}
+	mux.Handle("/", Handler(s.config))
 	s.probes(mux)
 	return s.parting(mux)
+}
+
+// Handler answers reviews on /mutate and /validate, without probes and TLS. Of the configuration it needs Current,
+// Deadline, MaxInFlight, Log and Metrics.
+func Handler(config Config) http.Handler {
+	mux := http.NewServeMux()
+	slots := make(chan struct{}, config.MaxInFlight)
+	for _, flow := range flows() {
+		mux.Handle(flow.path, &reviews{
+			flow: flow, current: config.Current, deadline: config.Deadline,
+			log: config.Log, metrics: config.Metrics, slots: slots,
+		})
+	}
+	return mux
 }
 
 func (s *Server) metricsHandler() http.Handler {

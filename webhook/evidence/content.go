@@ -1,0 +1,177 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// Config is how one configuration uses a Store.
+type Config struct {
+	TagTTL       time.Duration // how long a tag is taken to name the same digest
+	StaleIfError time.Duration // how much longer while its registry fails
+	VerifiedTTL  time.Duration // how long a proof is used before the signature is looked for again
+	Timeout      time.Duration // of work that callers share
+	Now          func() time.Time
+
+	// Scope names how a registry is seen: by which credentials, trusting which authority. What a registry claimed is
+	// not taken over into another scope. nil is one scope for all.
+	Scope func(registry string) string
+	// Trust names whom signatures are believed: a hash of the signers' keys. A proof holds for one trust alone.
+	Trust string
+	// Observe counts look-ups: the cache and hit, miss or stale. nil counts nothing.
+	Observe func(cache, result string)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Observe == nil {
+		c.Observe = func(string, string) {}
+	}
+	if c.Scope == nil {
+		c.Scope = func(string) string { return "" }
+	}
+	return c
+}
+
+// lookup is memory.get with a count.
+func lookup[V any](c *Config, m *memory[V], cache, key string) (V, bool) {
+	value, hit := m.get(key)
+	if hit {
+		c.Observe(cache, "hit")
+	} else {
+		c.Observe(cache, "miss")
+	}
+	return value, hit
+}
+
+// A Fetcher reads manifests and blobs, and checks each against its digest.
+type Fetcher interface {
+	Manifest(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error)
+	Blob(ctx context.Context, ref webhook.Reference, digest string, maxBytes int64) ([]byte, error)
+}
+
+// Content remembers bytes by digest, and for an outage what tags named last. It keeps each repository by itself: that a
+// registry has something in one repository does not mean that it may be had from another.
+type Content struct {
+	store   *Store
+	config  Config
+	fetch   Fetcher
+	flights flights
+}
+
+// NewContent reads through fetch what the store does not have.
+func NewContent(store *Store, config Config, fetch Fetcher) *Content {
+	config = config.withDefaults()
+	return &Content{store: store, config: config, fetch: fetch, flights: flights{timeout: config.Timeout}}
+}
+
+// key is under which name something of a registry is remembered.
+func (c *Config) key(ref webhook.Reference) string { return c.Scope(ref.Registry) + " " + ref.String() }
+
+// Manifest gives a manifest from the store when the reference has a digest. A tag is asked for, since what it names may
+// have changed; only while its registry fails the last answer is given, marked as stale.
+func (c *Content) Manifest(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
+	if ref.Digest == "" {
+		return c.tagged(ctx, ref, maxBytes)
+	}
+	ref.Tag = "" // the digest alone decides
+	if m, hit := lookup(&c.config, c.store.manifests, "manifest", c.config.key(ref)); hit && int64(len(m.Body)) <= limit(maxBytes) {
+		return m, nil
+	}
+	return c.fetchManifest(ctx, ref, maxBytes)
+}
+
+func (c *Content) tagged(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
+	last, known := c.store.last(&c.config, ref)
+	if known {
+		var cancel context.CancelFunc
+		ctx, cancel = halfTheTime(ctx)
+		defer cancel()
+	}
+	m, err := c.fetchManifest(ctx, ref, maxBytes)
+	switch {
+	case err == nil:
+		return m, nil
+	case missing(err):
+		c.store.tags.remove(c.config.key(ref))
+	case known && outage(err):
+		if m, hit := c.store.manifests.get(c.config.key(ref.WithTag("").WithDigest(last.digest))); hit {
+			c.config.Observe("tag", "stale")
+			m.Stale = last.read
+			return m, nil
+		}
+	}
+	return webhook.Manifest{}, err
+}
+
+// fetchManifest reads a manifest and remembers it, and what its tag named.
+func (c *Content) fetchManifest(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
+	key := c.config.key(ref)
+	return do(ctx, &c.flights, "manifest "+key, func(ctx context.Context) (webhook.Manifest, error) {
+		m, err := c.fetch.Manifest(ctx, ref, maxBytes)
+		if err != nil {
+			return m, err
+		}
+		byDigest := c.config.key(ref.WithTag("").WithDigest(m.Digest))
+		c.store.manifests.add(byDigest, m, int64(len(m.Body)+len(m.MediaType)))
+		if ref.Digest == "" {
+			c.store.tags.add(key, tag{m.Digest, c.config.Now()}, int64(len(m.Digest)))
+		}
+		return m, nil
+	})
+}
+
+// Blob gives a blob from the store.
+func (c *Content) Blob(ctx context.Context, ref webhook.Reference, digest string, maxBytes int64) ([]byte, error) {
+	key := c.config.key(ref.WithTag("").WithDigest(digest))
+	if blob, hit := lookup(&c.config, c.store.blobs, "blob", key); hit && int64(len(blob)) <= limit(maxBytes) {
+		return blob, nil
+	}
+	return do(ctx, &c.flights, "blob "+key, func(ctx context.Context) ([]byte, error) {
+		blob, err := c.fetch.Blob(ctx, ref, digest, maxBytes)
+		if err == nil {
+			c.store.blobs.add(key, blob, int64(len(blob)))
+		}
+		return blob, err
+	})
+}
+
+// limit: 0 leaves the limit to the fetcher, which applied it when the content came.
+func limit(maxBytes int64) int64 {
+	if maxBytes <= 0 {
+		return 1 << 62
+	}
+	return maxBytes
+}
+
+// last gives what a tag named when it was read last, if that may still be used in an outage.
+func (s *Store) last(c *Config, ref webhook.Reference) (tag, bool) {
+	last, known := s.tags.get(c.key(ref))
+	return last, known && c.Now().Sub(last.read) < c.TagTTL+c.StaleIfError
+}
+
+// halfTheTime is a context that ends when half of what is left of ctx is over: who has a last answer to fall back on must
+// not wait until there is no time to use it.
+func halfTheTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}
+
+// outage says that a registry did not answer. That it refused or had nothing is an answer.
+func outage(err error) bool {
+	var read *webhook.ReadError
+	if errors.As(err, &read) {
+		return read.Failure == webhook.Unavailable
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+func missing(err error) bool {
+	var read *webhook.ReadError
+	return errors.As(err, &read) && read.Failure == webhook.NotFound
+}

@@ -1,0 +1,64 @@
+package evidence
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hallmark-admission/hallmark/webhook"
+)
+
+// Limits bound a Store.
+type Limits struct {
+	Bytes   int64 // of all contents and facts together
+	Entries int   // of each memory; 0 for 10,000
+}
+
+// A Store is what is remembered. It outlives the configurations under which it is filled: bytes stay what their digest
+// says, and everything that depends on whom one trusts or how one is known to a registry is kept under a name of that.
+type Store struct {
+	manifests *memory[webhook.Manifest]
+	blobs     *memory[[]byte]
+	tags      *memory[tag]
+	facts     *memory[*webhook.Content]
+	proofs    *memory[proof]
+
+	background sync.WaitGroup // refreshes behind requests
+}
+
+// A tag is a claim of a registry.
+type tag struct {
+	digest string
+	read   time.Time
+}
+
+// A proof is what a verifier found.
+type proof struct {
+	signatures webhook.Signatures
+	read       time.Time
+}
+
+// NewStore makes an empty store.
+func NewStore(limits Limits) *Store {
+	if limits.Entries <= 0 {
+		limits.Entries = 10_000
+	}
+	// Contents take nearly all; the rest is small and bounded by its number.
+	return &Store{
+		manifests: newMemory[webhook.Manifest](limits.Entries, limits.Bytes*3/8),
+		blobs:     newMemory[[]byte](limits.Entries, limits.Bytes*3/8),
+		tags:      newMemory[tag](limits.Entries, limits.Bytes/16),
+		facts:     newMemory[*webhook.Content](limits.Entries, limits.Bytes/8),
+		proofs:    newMemory[proof](limits.Entries, limits.Bytes/16),
+	}
+}
+
+// Wait waits for the work behind requests, which has deadlines of its own.
+func (s *Store) Wait() { s.background.Wait() }
+
+// Bytes gives the size of each memory, for metrics.
+func (s *Store) Bytes() map[string]int64 {
+	return map[string]int64{
+		"manifest": s.manifests.size(), "blob": s.blobs.size(), "tag": s.tags.size(), "facts": s.facts.size(),
+		"proof": s.proofs.size(),
+	}
+}
