@@ -167,7 +167,7 @@ func registryConfig(c *config.Config, out outside) registry.Config {
 func registryLimits(c *config.Config) registry.Limits {
 	return registry.Limits{
 		ManifestBytes: int64(c.Limits.ManifestBytes), ConfigBytes: int64(c.Limits.ConfigBytes),
-		IndexChildren: c.Limits.IndexChildren,
+		IndexChildren: c.Limits.IndexChildren, RequestsPerSecond: c.Limits.RequestsPerSecond,
 	}
 }
 

@@ -177,7 +177,9 @@ func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	changed := make(chan struct{}, 10)
 	done := make(chan error)
-	go func() { done <- Watch(t.Context(), func() []string { return []string{dir} }, func() { changed <- struct{}{} }) }()
+	go func() {
+		done <- Watch(t.Context(), func() []string { return []string{dir} }, func() { changed <- struct{}{} })
+	}()
 	write := func(name, content string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Error(err)

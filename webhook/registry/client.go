@@ -53,6 +53,7 @@ func New(config Config) (*Client, error) {
 		case c.hosts[h.name] != nil:
 			problems = append(problems, fmt.Errorf("registry %s: it is configured twice", webhook.Quote(h.name)))
 		default:
+			h.gate = newGate(c.limits.RequestsPerSecond, c.now)
 			c.hosts[h.name] = h
 		}
 	}

@@ -51,6 +51,8 @@ type Limits struct {
 	ConfigBytes   int64         // of one config blob; 8 MiB
 	IndexChildren int           // entries of an index, attestations included; 50
 	Timeout       time.Duration // of one request, from dialling to the last byte; 3s
+
+	RequestsPerSecond int // to one registry; twice as many at once after a pause. 50
 }
 
 func (l Limits) withDefaults() Limits {
@@ -63,6 +65,9 @@ func (l Limits) withDefaults() Limits {
 	if l.IndexChildren == 0 {
 		l.IndexChildren = 50
 	}
+	if l.RequestsPerSecond == 0 {
+		l.RequestsPerSecond = 50
+	}
 	if l.Timeout == 0 {
 		l.Timeout = 3 * time.Second
 	}
@@ -70,7 +75,7 @@ func (l Limits) withDefaults() Limits {
 }
 
 func (l Limits) check() error {
-	if l.ManifestBytes < 0 || l.ConfigBytes < 0 || l.IndexChildren < 0 || l.Timeout < 0 {
+	if l.ManifestBytes < 0 || l.ConfigBytes < 0 || l.IndexChildren < 0 || l.Timeout < 0 || l.RequestsPerSecond < 0 {
 		return errors.New("limits: a limit is negative; leave it out for its default")
 	}
 	return nil

@@ -41,26 +41,50 @@ type answer struct {
 	own    bool // it came from the registry itself and not from where it redirected to
 }
 
-// get asks for q, with credentials when the registry wants them. The first request carries those that the last
-// challenge asked for; only when they do not do is there a second one.
+// get asks for q when the gate lets it. A registry that says when to come again, and soon, is asked a second time.
 func (c *Client) get(ctx context.Context, h *host, q query) (*answer, error) {
+	for attempt := 0; ; attempt++ {
+		refused, err := h.gate.enter(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case refused != "":
+			return nil, h.readError(webhook.Unavailable, refused, nil)
+		}
+		got, err := c.ask(ctx, h, q)
+		if err == nil && got.status != http.StatusOK {
+			err = h.statusError(q, got.status)
+		}
+		var failure *webhook.ReadError
+		unavailable := errors.As(err, &failure) && failure.Failure == webhook.Unavailable
+		header := http.Header{}
+		if got != nil {
+			header = got.header
+		}
+		if !unavailable {
+			h.gate.leave(nil, header, err != nil && failure == nil)
+		} else if h.gate.leave(failure, header, false); attempt == 0 && header.Get("Retry-After") != "" {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return got, nil
+	}
+}
+
+// ask makes the request, with credentials when the registry wants them. The first carries those that the last challenge
+// asked for; only when they do not do is there a second one.
+func (c *Client) ask(ctx context.Context, h *host, q query) (*answer, error) {
 	sent, err := c.authorize(ctx, h, q.repository)
 	if err != nil {
 		return nil, err
 	}
 	got, err := c.follow(ctx, h, q, sent.header)
-	if err != nil {
-		return nil, err
+	if err == nil && got.status == http.StatusUnauthorized && got.own {
+		return c.retry(ctx, h, q, got, sent)
 	}
-	if got.status == http.StatusUnauthorized && got.own {
-		if got, err = c.retry(ctx, h, q, got, sent); err != nil {
-			return nil, err
-		}
-	}
-	if got.status != http.StatusOK {
-		return nil, h.statusError(q, got.status)
-	}
-	return got, nil
+	return got, err
 }
 
 // retry asks once more after a 401, if the challenge that came with it leads to other credentials than were sent.

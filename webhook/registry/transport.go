@@ -38,6 +38,7 @@ type host struct {
 	credentials credentials
 	challenge   atomic.Pointer[challenge] // the last one; nil until the registry asks for credentials
 	tokens      *tokens
+	gate        *gate
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
