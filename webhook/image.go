@@ -76,9 +76,10 @@ type Image struct {
 	Role    Role
 	Text    string    // as written; for an argument "--image=REF" only REF
 	prefix  string    // what stands before Text in the string at Pointer: "--image="
-	Ref     Reference // zero when Error is set
+	Ref     Reference // what will run: Text, or where a rewrite leads; zero when Error is set
 	Error   string    // why Text is not a reference, or cannot be seen
 	Changed bool      // false only on UPDATE, for what was there before
+	before  Reference // on UPDATE, what stood in the same place; zero for nothing
 	source  imageSource
 
 	// From the configuration, by the catalogue.
@@ -173,6 +174,8 @@ type Golden struct {
 	Status                         string // active deprecated decommissioned
 	Successor                      string
 	DefaultTag                     string
+	Follow                         string   // follow, sticky or locked; "" is follow
+	Digests                        []string // locked: the only ones
 	UID                            *int64
 	Role                           bool     // the role is one that the entry allows
 	Roles                          []string // restriction; empty for none
@@ -189,6 +192,18 @@ type Exemption struct {
 	Name  string
 	Rules []string
 }
+
+// A Rewriter knows where the mutating half leads images of a public registry: to a mirror. It gives ref itself when
+// nowhere else.
+type Rewriter interface {
+	Rewrite(ref Reference) Reference
+}
+
+// RewriterFunc is a function as a Rewriter.
+type RewriterFunc func(ref Reference) Reference
+
+// Rewrite calls f.
+func (f RewriterFunc) Rewrite(ref Reference) Reference { return f(ref) }
 
 // A Cataloguer says what the configuration knows of an image. It fills Entry; it reads nothing but memory.
 type Cataloguer interface {

@@ -42,14 +42,17 @@ func (v *review) patched() Decision {
 	pinned := map[string]PinnedImage{}
 	now := v.Now().UTC().Truncate(time.Second)
 	for _, image := range v.changed {
-		if image.Content != nil && image.Ref.Digest == "" {
-			if v.Pin == PinRewrite {
-				before := image.prefix + image.Text
-				p.test(image.Pointer, before)
-				p.replace(image.Pointer, image.prefix+image.Ref.WithDigest(image.Content.Digest).String())
-			}
+		if image.Error != "" {
+			continue
+		}
+		runs := image.Ref.WithDigest(image.Digest())
+		if v.Pin == PinRewrite && (runs != image.Ref || image.rewritten()) {
+			p.test(image.Pointer, image.prefix+image.Text)
+			p.replace(image.Pointer, image.prefix+runs.String())
+		}
+		if runs != image.Ref || image.rewritten() && runs.Digest != "" {
 			pinned[image.Where] = PinnedImage{
-				Reference: image.Text, Digest: image.Content.Digest, Class: image.Entry.TagClass, Time: now,
+				Reference: image.Text, Digest: runs.Digest, Class: image.Entry.TagClass, Time: now,
 			}
 		}
 		v.setUser(&p, image)
@@ -61,6 +64,12 @@ func (v *review) patched() Decision {
 		d.Outcome, d.Patch = Patched, p.bytes()
 	}
 	return d
+}
+
+// rewritten says that what will run is another name than what was written.
+func (i *Image) rewritten() bool {
+	written, err := ParseReference(i.Text)
+	return err == nil && written != i.Ref
 }
 
 // setUser gives a container the uid that the catalogue has for its image, where neither container nor pod says one.

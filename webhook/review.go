@@ -21,6 +21,7 @@ type Config struct {
 	Reader      ImageReader
 	Verifier    Verifier
 	Suggest     Suggester // may be nil
+	Rewrite     Rewriter  // may be nil
 	Env         EnvImages
 	Pin         PinMode
 	SetUser     bool   // the mutating half sets the catalogue's uid where the pod sets no user
@@ -56,7 +57,7 @@ func New(config Config) (*Reviewer, error) {
 // Mutate is the pinning half: it replaces the images of a Pod by the digests that their tags name now. It refuses
 // nothing but what it cannot read; what it cannot pin, the validating half refuses with all the reasons.
 func (r *Reviewer) Mutate(ctx context.Context, request *Request) Decision {
-	review, done := r.begin(request)
+	review, done := r.begin(request, true)
 	if done != nil {
 		return *done
 	}
@@ -67,7 +68,11 @@ func (r *Reviewer) Mutate(ctx context.Context, request *Request) Decision {
 		return review.allow() // the validating half meets the same error and refuses
 	}
 	review.each(func(image *Image) {
-		if image.Ref.Digest == "" && image.mayContact() {
+		switch {
+		case image.Ref.Digest != "" || !image.mayContact():
+		case image.keepsDigest():
+			image.Content = &Content{Digest: image.before.Digest}
+		default:
 			review.readDigest(ctx, image)
 		}
 	})
@@ -76,7 +81,7 @@ func (r *Reviewer) Mutate(ctx context.Context, request *Request) Decision {
 
 // Validate is the judging half. It trusts nothing that the pinning half or anybody else wrote into the object.
 func (r *Reviewer) Validate(ctx context.Context, request *Request) Decision {
-	review, done := r.begin(request)
+	review, done := r.begin(request, false)
 	if done != nil {
 		return *done
 	}
@@ -108,8 +113,9 @@ type review struct {
 	workspace Workspace
 }
 
-// begin decodes and selects. It returns a decision instead when there is nothing to judge, or nothing that can be.
-func (r *Reviewer) begin(request *Request) (*review, *Decision) {
+// begin decodes, selects and catalogues. It returns a decision instead when there is nothing to judge, or nothing that
+// can be.
+func (r *Reviewer) begin(request *Request, mutating bool) (*review, *Decision) {
 	v := &review{Reviewer: r, request: request}
 	settle := func(d Decision) (*review, *Decision) { return nil, &d }
 	kind, known := podKindOf(request.Group, request.Kind)
@@ -144,13 +150,22 @@ func (r *Reviewer) begin(request *Request) (*review, *Decision) {
 		return settle(v.allow())
 	}
 	v.workspace = workspaceOf(object)
+	v.catalogue(mutating || !kind.isPod)
+	return v, nil
+}
+
+// catalogue fills in what the configuration knows. Rewrites are the mutating half's, and the pods of a workload will pass
+// it; a pod before the validating half has passed it already.
+func (v *review) catalogue(rewrite bool) {
 	for _, image := range v.changed {
 		if image.Error == "" {
-			r.Catalogue.Catalogue(request, image)
+			if rewrite && v.Rewrite != nil && v.Pin == PinRewrite {
+				image.Ref = v.Rewrite.Rewrite(image.Ref)
+			}
+			v.Catalogue.Catalogue(v.request, image)
 		}
 		image.User = userFromPod(image)
 	}
-	return v, nil
 }
 
 // mirrorAnnotation marks the API server's copy of a static pod (k8s.io/api/core/v1, MirrorPodAnnotationKey).
@@ -263,10 +278,20 @@ func (v *review) needs(image *Image) Fact {
 	if len(image.Entry.Signed) == 0 {
 		needs &^= FactSignatures
 	}
-	if image.Ref.Tag == "" || image.Ref.Digest == "" || image.Entry.Tags != nil && image.Entry.Tags.Digest {
+	decorated := image.Ref.Tag != "" && image.Ref.Digest != "" && (image.Entry.Tags == nil || !image.Entry.Tags.Digest)
+	locked := image.Ref.Digest == "" && image.Entry.Golden != nil && image.Entry.Golden.Follow == "locked"
+	if !decorated && !locked {
 		needs &^= FactTagDigest
 	}
 	return needs
+}
+
+// keepsDigest says that an UPDATE writes the tag of what runs there already, and that the catalogue has such an image
+// keep its digest.
+func (i *Image) keepsDigest() bool {
+	golden := i.Entry.Golden
+	return golden != nil && golden.Follow == "sticky" && i.before.Digest != "" &&
+		i.before.WithTag(i.before.Tag) == i.Ref
 }
 
 // unpinned says that the pinning half should have given the image a digest.
@@ -333,6 +358,10 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 			image.Unknown[len(image.Unknown)-1].Fact |= needs
 			return
 		}
+	}
+	if image.Ref.Digest == "" {
+		image.TagDigest = image.Content.Digest
+		needs &^= FactTagDigest
 	}
 	pinned := image.Ref.WithDigest(image.Digest())
 	var tasks []func()

@@ -206,6 +206,9 @@ func markChanged(images, old []*Image) (changed int) {
 	for _, image := range images {
 		was := before[image.Where]
 		image.Changed = was == nil || was.Text != image.Text || !was.source.equal(image.source)
+		if was != nil {
+			image.before = was.Ref
+		}
 		if image.Changed {
 			changed++
 		}

@@ -23,6 +23,7 @@ type loader struct {
 	metrics    *server.Metrics
 	log        *slog.Logger
 	generation atomic.Pointer[generation]
+	warming    func() // ends the reading of golden images
 }
 
 // load makes a generation from the files as they are now, and gives it the evidence of the ones before. Warnings go to
@@ -56,7 +57,22 @@ func (l *loader) load(ctx context.Context) error {
 		old.close()
 	}
 	l.log.Info("configuration and policies loaded", "policy", next.reviewer.Revision, "rules", len(next.reviewer.Rules))
+	l.stopWarming()
+	warming, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		warm(warming, next, l.log)
+	}()
+	l.warming = func() { stop(); <-done }
 	return nil
+}
+
+// stopWarming ends the warming of the generation before.
+func (l *loader) stopWarming() {
+	if l.warming != nil {
+		l.warming()
+	}
 }
 
 // watch loads again when files change, until ctx ends.
@@ -87,6 +103,7 @@ func (l *loader) current() server.Reviewer {
 
 // close ends what the generation in force has open, and waits for the work behind requests.
 func (l *loader) close() {
+	l.stopWarming()
 	l.outside.store.Wait()
 	l.generation.Load().close()
 }

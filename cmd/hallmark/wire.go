@@ -67,7 +67,7 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	reviewer, err := webhook.New(webhook.Config{
 		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
 		Reader:   evidence.NewReader(out.store, memory, registry.NewReader(content, registryLimits(c))),
-		Verifier: evidence.NewVerifier(out.store, memory, verifier), Suggest: catalogue,
+		Verifier: evidence.NewVerifier(out.store, memory, verifier), Suggest: catalogue, Rewrite: catalogue,
 		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
 		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
 	})
@@ -207,8 +207,11 @@ func newCatalogue(c *config.Config, now func() time.Time) (*catalog.Catalogue, e
 	for _, g := range c.GoldenImages {
 		cc.Golden = append(cc.Golden, catalog.Golden{Signers: g.Signers, Golden: webhook.Golden{
 			Name: g.Name, Repository: g.Repository, Title: g.Title, Owner: g.Owner, Status: g.Status,
-			Successor: g.Successor, DefaultTag: g.DefaultTag, UID: g.UID, Roles: g.Roles,
+			Successor: g.Successor, DefaultTag: g.DefaultTag, Follow: g.Follow, Digests: g.Digests, UID: g.UID, Roles: g.Roles,
 		}})
+	}
+	for _, r := range c.Rewrites {
+		cc.Rewrites = append(cc.Rewrites, catalog.Rewrite{From: r.From, To: r.To})
 	}
 	for _, e := range c.Exemptions {
 		end, err := e.End()

@@ -129,7 +129,7 @@ func (f *Fixture) Write(name string, content []byte) error {
 func (f *Fixture) Configuration() string {
 	host := f.Registry.Host()
 	golden := func(name, more string) string {
-		return fmt.Sprintf("  - {name: %s, repository: %q, owner: devex, defaultTag: v1.0.0, signers: [ci]%s}\n",
+		return fmt.Sprintf("  - {name: %s, repository: %q, owner: devex, signers: [ci]%s}\n",
 			name, host+"/golden/"+name, more)
 	}
 	transport := "plainHTTP: true"

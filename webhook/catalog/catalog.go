@@ -19,6 +19,7 @@ type Config struct {
 	Signed     []SignedImages
 	Golden     []Golden
 	Exemptions []Exemption
+	Rewrites   []Rewrite
 	Now        func() time.Time
 }
 
@@ -66,6 +67,7 @@ type Catalogue struct {
 	golden     map[string]*Golden // by repository, with its registry
 	names      []*Golden          // sorted by name, to suggest from
 	exemptions []Exemption
+	rewrites   []Rewrite
 	now        func() time.Time
 }
 
@@ -79,7 +81,7 @@ func New(config Config) (*Catalogue, error) {
 	c := &Catalogue{
 		registries: make(map[string][]webhook.Pattern, len(config.Registries)),
 		golden:     make(map[string]*Golden, len(config.Golden)),
-		signed:     config.Signed, exemptions: config.Exemptions, now: config.Now,
+		signed:     config.Signed, exemptions: config.Exemptions, rewrites: newRewrites(config.Rewrites), now: config.Now,
 	}
 	var errs []error
 	for _, r := range config.Registries {

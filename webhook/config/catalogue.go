@@ -76,14 +76,30 @@ func (v *validator) goldenStatus(path string, g *Golden) {
 			v.bad(fmt.Sprintf("%s.roles[%d]", path, j), "%q is not a role", role)
 		}
 	}
-	if g.Follow != "" && g.Follow != "follow" {
-		v.bad(path+".follow", "only follow is supported by this version")
-	}
-	if len(g.Digests) > 0 {
-		v.bad(path+".digests", "is not supported by this version")
-	}
+	v.follow(path, g)
 	if g.AllowDerived {
 		v.doubt(path+".allowDerived", "is not supported by this version: images built on this one are refused")
+	}
+}
+
+// follow checks how an image follows its tags.
+func (v *validator) follow(path string, g *Golden) {
+	switch g.Follow {
+	case "", "follow", "sticky":
+		if len(g.Digests) > 0 {
+			v.bad(path+".digests", "digests are for follow: locked")
+		}
+	case "locked":
+		if len(g.Digests) == 0 {
+			v.bad(path+".digests", "a locked image needs the digests that it is locked to")
+		}
+	default:
+		v.bad(path+".follow", "want one of follow, sticky, locked, not %q", g.Follow)
+	}
+	for j, digest := range g.Digests {
+		if _, err := webhook.ParseReference("x/y@" + digest); err != nil {
+			v.bad(fmt.Sprintf("%s.digests[%d]", path, j), "want sha256: and 64 hexadecimal digits, not %q", digest)
+		}
 	}
 }
 

@@ -76,7 +76,11 @@ func TestMistakes(t *testing.T) {
 		"golden short name":             {head + "goldenImages: [{name: a, repository: ubuntu}]\n", "docker.io/library/ubuntu"},
 		"golden status":                 {head + "goldenImages: [{name: a, repository: \"r.io/a\", status: gone}]\n", "decommissioned"},
 		"golden successor":              {head + "goldenImages: [{name: a, repository: \"r.io/a\", successor: b}]\n", `no golden image is named "b"`},
-		"what this version does not do": {head + "rewrites: [{from: docker.io/a, to: r.io/a}]\n", "not supported"},
+		"what this version does not do": {head + "attestations: [{match: [\"r.io/**\"], predicateType: a, anyOf: [b]}]\n", "not supported"},
+		"rewrite to nowhere":            {head + "rewrites: [{from: docker.io/a, to: r.io/a}]\n", "rewrites[0].to: r.io is not in registries"},
+		"rewrite of a name":             {head + "rewrites: [{from: codercom, to: \"registry.corp:5000/a\"}]\n", "rewrites[0].from"},
+		"locked to nothing":             {head + "goldenImages: [{name: a, repository: \"r.io/a\", follow: locked}]\n", "needs the digests"},
+		"digest of nothing":             {head + "goldenImages: [{name: a, repository: \"r.io/a\", follow: locked, digests: [abc]}]\n", "digests[0]"},
 		"deadline":                      {head + "limits: {deadline: 40s}\n", "30s"},
 		"namespace":                     {head + "namespaces: [{match: [\"Team A\"], mode: warn}]\n", "namespaces[0].match[0]"},
 	} {

@@ -94,6 +94,7 @@ func (v *validator) file(f *File) {
 	}
 	v.golden(f)
 	v.exemptions(f.Exemptions)
+	v.rewrites(f)
 	v.rest(f)
 }
 
@@ -247,6 +248,23 @@ func (v *validator) signers(signers map[string]Signer) {
 	}
 }
 
+// rewrites checks that both sides are beginnings of names, and that the mirror is a registry that may be contacted.
+func (v *validator) rewrites(f *File) {
+	for i, r := range f.Rewrites {
+		path := fmt.Sprintf("rewrites[%d]", i)
+		for side, name := range map[string]string{".from": r.From, ".to": r.To} {
+			host, _, _ := strings.Cut(name, "/")
+			if _, err := webhook.ParseReference(name + "/x"); err != nil || !strings.ContainsAny(host, ".:") && host != "localhost" {
+				v.bad(path+side, "want a registry, with path segments behind it or not, such as docker.io/codercom; not %q", name)
+			}
+		}
+		host, _, _ := strings.Cut(r.To, "/")
+		if !slices.ContainsFunc(f.Registries, func(r Registry) bool { return r.Host == host }) {
+			v.bad(path+".to", "%s is not in registries", host)
+		}
+	}
+}
+
 // rest checks what is left: single values, and keys that this version cannot obey. Ignoring one of those could admit
 // what its author meant to refuse.
 func (v *validator) rest(f *File) {
@@ -279,9 +297,6 @@ func (v *validator) rest(f *File) {
 	}
 	if len(f.Attestations) > 0 {
 		v.bad("attestations", "is not supported by this version")
-	}
-	if len(f.Rewrites) > 0 {
-		v.bad("rewrites", "is not supported by this version")
 	}
 	if f.Cache.Dir != "" {
 		v.bad("cache.dir", "is not supported by this version")

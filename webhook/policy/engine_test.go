@@ -224,7 +224,7 @@ func shipped(t testing.TB) *Engine {
 func TestShippedRules(t *testing.T) {
 	e := shipped(t)
 	want := []webhook.Rule{
-		{Name: "golden"}, {Name: "pinned"}, {Name: "reference"}, {Name: "registry"},
+		{Name: "golden", Needs: webhook.FactTagDigest, Early: true}, {Name: "pinned"}, {Name: "reference"}, {Name: "registry"},
 		{Name: "signature", Needs: webhook.FactSignatures},
 		{Name: "tag", Needs: webhook.FactTagDigest, Early: true}, {Name: "user", Needs: webhook.FactUser, Early: true},
 	}

@@ -190,6 +190,9 @@ func goldenTerm(golden *webhook.Golden) *ast.Term {
 	f.string("status", golden.Status)
 	f.optional("successor", golden.Successor)
 	f.optional("defaultTag", golden.DefaultTag)
+	if golden.Follow == "locked" {
+		f.strings("digests", golden.Digests)
+	}
 	if golden.UID != nil {
 		f.int("uid", int(*golden.UID))
 	}

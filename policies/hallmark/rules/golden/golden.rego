@@ -2,12 +2,13 @@
 # title: Workspaces start from golden images
 # description: |
 #   An image must be in the catalogue of golden images (`goldenImages` in the configuration), not decommissioned, and
-#   used in a role that its entry allows. A deprecated one is allowed with a warning. The rule applies when the catalogue
-#   is not empty.
+#   used in a role that its entry allows. A locked one must have one of the digests of its entry. A deprecated one is
+#   allowed with a warning. The rule applies when the catalogue is not empty.
 # custom:
 #   id: golden
 #   fix: Use a golden image of the catalogue, or the successor that the message names.
 #   related: [registry, tag, signature]
+#   early: true
 package hallmark.rules.golden
 
 deny contains finding if {
@@ -42,6 +43,23 @@ deny contains finding if {
 		"args": {"name": image.golden.name, "role": image.role, "roles": image.golden.roles},
 	}
 }
+
+deny contains finding if {
+	some image in input.images
+	digest := _digest(image)
+	not digest in image.golden.digests
+	image.golden.digests
+	finding := {
+		"image": image.where,
+		"message": "golden image {name} is locked to other digests than {digest}",
+		"args": {"name": image.golden.name, "digest": substring(digest, 0, 19)},
+	}
+}
+
+# The digest that would run: the one that was written, else the one that the tag names.
+_digest(image) := image.digest if image.digest
+
+_digest(image) := image.tagDigest if not image.digest
 
 warn contains finding if {
 	some image in input.images

@@ -58,3 +58,20 @@ test_other_role_is_denied if {
 		"args": {"name": "base", "role": "workspace", "roles": ["init"]},
 	}} with input.images as [_with({"roles": ["init"], "roleAllowed": false})]
 }
+
+test_locked_image_passes_with_its_digest if {
+	golden.deny == set() with input.images as [object.union(_with({"digests": ["sha256:aa"]}), {"digest": "sha256:aa"})]
+	golden.deny == set() with input.images as [object.union(_with({"digests": ["sha256:aa"]}), {"tagDigest": "sha256:aa"})]
+}
+
+test_locked_image_is_denied_with_another_digest if {
+	golden.deny == {{
+		"image": "containers[dev]",
+		"message": "golden image {name} is locked to other digests than {digest}",
+		"args": {"name": "base", "digest": "sha256:bb"},
+	}} with input.images as [object.union(_with({"digests": ["sha256:aa"]}), {"digest": "sha256:bb", "tagDigest": "sha256:aa"})]
+}
+
+test_locked_image_whose_tag_was_not_read_is_left_for_later if {
+	golden.deny == set() with input.images as [_with({"digests": ["sha256:aa"]})]
+}
