@@ -150,9 +150,7 @@ func (d *demo) start(ctx context.Context) (stop func() error, address string, er
 	return func() error {
 		d.client.Close()
 		cancel()
-		err := errors.Join(<-done, <-done, d.registry.Close())
-		l.close()
-		return err
+		return errors.Join(<-done, <-done, l.close(), d.registry.Close())
 	}, s.Addr().String(), nil
 }
 

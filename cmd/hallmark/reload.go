@@ -42,8 +42,12 @@ func (l *loader) load(ctx context.Context) error {
 		return fmt.Errorf("%s:\n%w", l.configFile, err)
 	}
 	if l.outside.store == nil {
-		l.outside.store = evidence.NewStore(evidence.Limits{Bytes: int64(c.Cache.MaxBytes)})
-		l.metrics.CacheBytes(l.outside.store.Bytes)
+		store, err := openStore(c)
+		if err != nil {
+			return err
+		}
+		l.outside.store = store
+		l.metrics.CacheBytes(store.Bytes)
 	}
 	next, err := newGeneration(ctx, c, source, l.outside)
 	if err != nil {
@@ -102,8 +106,22 @@ func (l *loader) current() server.Reviewer {
 }
 
 // close ends what the generation in force has open, and waits for the work behind requests.
-func (l *loader) close() {
+func (l *loader) close() error {
 	l.stopWarming()
-	l.outside.store.Wait()
+	err := l.outside.store.Close()
 	l.generation.Load().close()
+	return err
+}
+
+// openStore makes the memory of the process, over a directory when the configuration names one.
+func openStore(c *config.Config) (*evidence.Store, error) {
+	limits := evidence.Limits{Bytes: int64(c.Cache.MaxBytes)}
+	if c.Cache.Dir == "" {
+		return evidence.NewStore(limits, nil), nil
+	}
+	disk, err := evidence.OpenDisk(c.Cache.Dir, int64(c.Cache.DirBytes))
+	if err != nil {
+		return nil, err
+	}
+	return evidence.NewStore(limits, disk), nil
 }

@@ -111,7 +111,7 @@ func benchHandler(b *testing.B, f *harness.Fixture) http.Handler {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g, err := newGeneration(b.Context(), c, source, outside{now: time.Now, store: evidence.NewStore(evidence.Limits{Bytes: 64 << 20})})
+	g, err := newGeneration(b.Context(), c, source, outside{now: time.Now, store: evidence.NewStore(evidence.Limits{Bytes: 64 << 20}, nil)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -86,7 +86,5 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	go func() { watched <- l.watch(watching) }()
 	err = s.Run(ctx)
 	stop()
-	err = errors.Join(err, <-watched)
-	l.close()
-	return err
+	return errors.Join(err, <-watched, l.close())
 }

@@ -64,10 +64,15 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		client.Close()
 		return nil, err
 	}
+	known, err := signature.New(signatureConfig(c, content.Known()))
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
 	reviewer, err := webhook.New(webhook.Config{
 		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
 		Reader:   evidence.NewReader(out.store, memory, registry.NewReader(content, registryLimits(c))),
-		Verifier: evidence.NewVerifier(out.store, memory, verifier), Suggest: catalogue, Rewrite: catalogue,
+		Verifier: evidence.NewVerifier(out.store, memory, verifier, known), Suggest: catalogue, Rewrite: catalogue,
 		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
 		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
 	})

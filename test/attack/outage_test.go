@@ -1,12 +1,14 @@
 package attack
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hallmark-admission/hallmark/test/harness"
 	"github.com/hallmark-admission/hallmark/webhook/registrytest"
 )
 
@@ -110,4 +112,42 @@ func TestRegistryAnswers(t *testing.T) {
 			allowed().check(t, w.admit(t, pod))
 		})
 	}
+}
+
+// TestRestartWithCacheDirectory: a restarted process needs one request for a tag, and none that is answered in an outage.
+func TestRestartWithCacheDirectory(t *testing.T) {
+	cache := t.TempDir()
+	f, err := harness.NewFixture(t.Context(), t.TempDir(), registrytest.Config{}, func(text string) string {
+		return text + fmt.Sprintf("cache: {dir: %q}\n", cache)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve := func(f func(world), fixture *harness.Fixture) {
+		t.Helper()
+		hook, err := harness.Serve(t.Context(), binary, fixture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(world{fixture, hook})
+		if err := hook.Stop(); err != nil {
+			t.Errorf("%v\n%s", err, hook.Log())
+		}
+		fixture.Registry.Reset()
+	}
+	serve(func(w world) { allowed().check(t, w.admit(t, w.pod())) }, f)
+	serve(func(w world) {
+		allowed().check(t, w.admit(t, w.pod()))
+		if requests := w.Registry.Requests(); len(requests) != 1 {
+			t.Errorf("after a restart the registry was asked %+v", requests)
+		}
+	}, f)
+	if err := f.Registry.Close(); err != nil {
+		t.Fatal(err)
+	}
+	serve(func(w world) {
+		allowed().check(t, w.admit(t, w.pod()))
+		want{code: 503}.check(t, w.admit(t, w.pod(image(w.Ref("golden/tools:v1.0.0")))))
+		want{}.check(t, w.admit(t, w.pod(image(w.Ref("sandbox/evil:v1.0.0")))))
+	}, f)
 }

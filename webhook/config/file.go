@@ -163,6 +163,7 @@ type Cache struct {
 	StaleIfError Duration `yaml:"staleIfError"`
 	MaxBytes     Size     `yaml:"maxBytes"`
 	Dir          string   `yaml:"dir"`
+	DirBytes     Size     `yaml:"dirBytes"`
 }
 
 // Limits bounds what one admission may cost.
@@ -184,7 +185,7 @@ func defaults() File {
 		Pin:        Pin{Pods: webhook.PinRewrite},
 		Cache: Cache{
 			TagTTL: Duration(time.Minute), VerifiedTTL: Duration(24 * time.Hour), StaleIfError: Duration(7 * 24 * time.Hour),
-			MaxBytes: 128 << 20,
+			MaxBytes: 128 << 20, DirBytes: 1 << 30,
 		},
 		Limits: Limits{
 			Deadline: Duration(8 * time.Second), ManifestBytes: 4 << 20, ConfigBytes: 8 << 20, Signatures: 100,

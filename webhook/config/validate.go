@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -298,8 +299,8 @@ func (v *validator) rest(f *File) {
 	if len(f.Attestations) > 0 {
 		v.bad("attestations", "is not supported by this version")
 	}
-	if f.Cache.Dir != "" {
-		v.bad("cache.dir", "is not supported by this version")
+	if dir := f.Cache.Dir; dir != "" && !filepath.IsAbs(dir) {
+		v.bad("cache.dir", "want an absolute path, not %q", dir)
 	}
 }
 

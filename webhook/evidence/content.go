@@ -2,6 +2,8 @@ package evidence
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"time"
 
@@ -77,10 +79,29 @@ func (c *Content) Manifest(ctx context.Context, ref webhook.Reference, maxBytes 
 		return c.tagged(ctx, ref, maxBytes)
 	}
 	ref.Tag = "" // the digest alone decides
-	if m, hit := lookup(&c.config, c.store.manifests, "manifest", c.config.key(ref)); hit && int64(len(m.Body)) <= limit(maxBytes) {
+	if m, known := c.manifest(ref, maxBytes); known {
 		return m, nil
 	}
 	return c.fetchManifest(ctx, ref, maxBytes)
+}
+
+// manifest gives what memory or disk have under a digest.
+func (c *Content) manifest(ref webhook.Reference, maxBytes int64) (webhook.Manifest, bool) {
+	key := c.config.key(ref)
+	if m, hit := lookup(&c.config, c.store.manifests, "manifest", key); hit && int64(len(m.Body)) <= limit(maxBytes) {
+		return m, true
+	}
+	if c.store.disk == nil {
+		return webhook.Manifest{}, false
+	}
+	mediaType, body, ok := c.store.disk.read(ref, ref.Digest, limit(maxBytes))
+	if !ok {
+		return webhook.Manifest{}, false
+	}
+	c.config.Observe("disk", "hit")
+	m := webhook.Manifest{Digest: ref.Digest, MediaType: mediaType, Body: body}
+	c.store.manifests.add(key, m, int64(len(m.Body)+len(m.MediaType)))
+	return m, true
 }
 
 func (c *Content) tagged(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
@@ -95,15 +116,34 @@ func (c *Content) tagged(ctx context.Context, ref webhook.Reference, maxBytes in
 	case err == nil:
 		return m, nil
 	case missing(err):
-		c.store.tags.remove(c.config.key(ref))
+		c.store.forget(&c.config, ref)
 	case known && outage(err):
-		if m, hit := c.store.manifests.get(c.config.key(ref.WithTag("").WithDigest(last.digest))); hit {
+		if m, ok := c.manifest(ref.WithTag("").WithDigest(last.digest), maxBytes); ok {
 			c.config.Observe("tag", "stale")
 			m.Stale = last.read
 			return m, nil
 		}
 	}
 	return webhook.Manifest{}, err
+}
+
+// Known is the same content without its source: it gives what is there and fails like an outage for everything else.
+func (c *Content) Known() *Content {
+	config := c.config
+	// Here a tag counts for as long as a proof does, and for nothing longer.
+	config.TagTTL, config.StaleIfError = 0, config.VerifiedTTL
+	return NewContent(c.store, config, nowhere{})
+}
+
+// nowhere is a source that never answers.
+type nowhere struct{}
+
+func (nowhere) Manifest(_ context.Context, ref webhook.Reference, _ int64) (webhook.Manifest, error) {
+	return webhook.Manifest{}, &webhook.ReadError{Failure: webhook.Unavailable, Registry: ref.Registry, Reason: "was not asked"}
+}
+
+func (nowhere) Blob(_ context.Context, ref webhook.Reference, _ string, _ int64) ([]byte, error) {
+	return nil, &webhook.ReadError{Failure: webhook.Unavailable, Registry: ref.Registry, Reason: "was not asked"}
 }
 
 // fetchManifest reads a manifest and remembers it, and what its tag named.
@@ -114,13 +154,23 @@ func (c *Content) fetchManifest(ctx context.Context, ref webhook.Reference, maxB
 		if err != nil {
 			return m, err
 		}
-		byDigest := c.config.key(ref.WithTag("").WithDigest(m.Digest))
-		c.store.manifests.add(byDigest, m, int64(len(m.Body)+len(m.MediaType)))
-		if ref.Digest == "" {
-			c.store.tags.add(key, tag{m.Digest, c.config.Now()}, int64(len(m.Digest)))
-		}
+		c.remember(ref, m)
 		return m, nil
 	})
+}
+
+// remember keeps a manifest, and what its tag named.
+func (c *Content) remember(ref webhook.Reference, m webhook.Manifest) {
+	pinned := ref.WithTag("").WithDigest(m.Digest)
+	c.store.manifests.add(c.config.key(pinned), m, int64(len(m.Body)+len(m.MediaType)))
+	now := c.config.Now()
+	if ref.Digest == "" {
+		c.store.tags.add(c.config.key(ref), tag{m.Digest, now}, int64(len(m.Digest)))
+	}
+	if disk := c.store.disk; disk != nil {
+		disk.write(pinned, m.Digest, m.MediaType, m.Body)
+		disk.name(ref, m, c.config.Scope(ref.Registry), now)
+	}
 }
 
 // Blob gives a blob from the store.
@@ -129,10 +179,20 @@ func (c *Content) Blob(ctx context.Context, ref webhook.Reference, digest string
 	if blob, hit := lookup(&c.config, c.store.blobs, "blob", key); hit && int64(len(blob)) <= limit(maxBytes) {
 		return blob, nil
 	}
+	if disk := c.store.disk; disk != nil {
+		if _, blob, ok := disk.read(ref, digest, limit(maxBytes)); ok {
+			c.config.Observe("disk", "hit")
+			c.store.blobs.add(key, blob, int64(len(blob)))
+			return blob, nil
+		}
+	}
 	return do(ctx, &c.flights, "blob "+key, func(ctx context.Context) ([]byte, error) {
 		blob, err := c.fetch.Blob(ctx, ref, digest, maxBytes)
 		if err == nil {
 			c.store.blobs.add(key, blob, int64(len(blob)))
+			if disk := c.store.disk; disk != nil {
+				disk.write(ref, digest, "", blob)
+			}
 		}
 		return blob, err
 	})
@@ -148,8 +208,25 @@ func limit(maxBytes int64) int64 {
 
 // last gives what a tag named when it was read last, if that may still be used in an outage.
 func (s *Store) last(c *Config, ref webhook.Reference) (tag, bool) {
+	now := c.Now()
 	last, known := s.tags.get(c.key(ref))
-	return last, known && c.Now().Sub(last.read) < c.TagTTL+c.StaleIfError
+	if !known && s.disk != nil {
+		last, known = s.disk.last(ref, c.Scope(ref.Registry), now)
+	}
+	return last, known && now.Sub(last.read) < c.TagTTL+c.StaleIfError
+}
+
+// forget drops what a tag named: its registry says that there is no such tag.
+func (s *Store) forget(c *Config, ref webhook.Reference) {
+	s.tags.remove(c.key(ref))
+	if s.disk != nil {
+		s.disk.forget(ref)
+	}
+}
+
+func digestOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // halfTheTime is a context that ends when half of what is left of ctx is over: who has a last answer to fall back on must

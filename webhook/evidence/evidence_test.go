@@ -28,6 +28,7 @@ type world struct {
 	verify   *evidence.Verifier
 	clock    *clock
 	store    *evidence.Store
+	pem      string
 	config   evidence.Config
 	status   atomic.Int32 // what the registry answers instead, when not 0
 	hold     chan struct{}
@@ -73,23 +74,37 @@ func newWorld(t *testing.T) *world {
 	key, pem, err := registrytest.NewKey()
 	must(err)
 	must(w.registry.Sign(t.Context(), "golden/base", w.digest, key, registrytest.SignOptions{}))
-	client, err := registry.New(registry.Config{Hosts: []registry.Host{{Host: w.registry.Host(), CAPEM: w.registry.CAPEM()}}})
-	must(err)
-	t.Cleanup(client.Close)
+	w.pem = pem
 	w.config = evidence.Config{
 		TagTTL: time.Minute, StaleIfError: 24 * time.Hour, VerifiedTTL: time.Hour, Timeout: 5 * time.Second, Now: w.clock.Now,
 	}
-	w.store = evidence.NewStore(evidence.Limits{Bytes: 1 << 20, Entries: 100})
-	t.Cleanup(w.store.Wait)
-	content := evidence.NewContent(w.store, w.config, client)
-	verifier, err := signature.New(signature.Config{Signers: map[string]signature.Signer{"ci": {KeyPEM: pem}, "other": {KeyPEM: pem}}, Fetch: content})
-	must(err)
-	w.read = evidence.NewReader(w.store, w.config, registry.NewReader(content, registry.Limits{}))
-	w.verify = evidence.NewVerifier(w.store, w.config, verifier)
+	w.store = evidence.NewStore(evidence.Limits{Bytes: 1 << 20, Entries: 100}, nil)
+	w.wire(t)
+	t.Cleanup(func() { w.store.Wait() })
 	w.rules = []webhook.SignatureRule{{AnyOf: []string{"ci"}, Threshold: 1}}
 	w.ref, err = webhook.ParseReference(w.registry.Host() + "/golden/base:v1")
 	must(err)
 	return w
+}
+
+// wire connects everything over the world's store, as serve does.
+func (w *world) wire(t *testing.T) {
+	t.Helper()
+	client, err := registry.New(registry.Config{Hosts: []registry.Host{{Host: w.registry.Host(), CAPEM: w.registry.CAPEM()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	content := evidence.NewContent(w.store, w.config, client)
+	verifier := func(fetch signature.Fetcher) webhook.Verifier {
+		v, err := signature.New(signature.Config{Signers: map[string]signature.Signer{"ci": {KeyPEM: w.pem}}, Fetch: fetch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	w.read = evidence.NewReader(w.store, w.config, registry.NewReader(content, registry.Limits{}))
+	w.verify = evidence.NewVerifier(w.store, w.config, verifier(content), verifier(content.Known()))
 }
 
 // admit reads and verifies as an admission does: the tag's digest, then config and signatures.
@@ -333,7 +348,7 @@ func TestTrustAndScope(t *testing.T) {
 		func(context.Context, webhook.Reference, []webhook.SignatureRule) (webhook.Signatures, error) {
 			calls++
 			return webhook.Signatures{}, nil
-		}))
+		}), nil)
 	if found, err := verify.Verify(t.Context(), w.ref.WithDigest(w.digest), w.rules); err != nil || len(found.Valid) > 0 || calls != 1 {
 		t.Errorf("under other keys: %+v, %v, %d calls", found, err, calls)
 	}
@@ -352,7 +367,7 @@ func TestTrustAndScope(t *testing.T) {
 // TestBounded: a flood of tags and digests keeps memory within its bounds.
 func TestBounded(t *testing.T) {
 	var calls atomic.Int32
-	store := evidence.NewStore(evidence.Limits{Bytes: 64 << 10, Entries: 1000})
+	store := evidence.NewStore(evidence.Limits{Bytes: 64 << 10, Entries: 1000}, nil)
 	fetch := fetcher(func(ref webhook.Reference) webhook.Manifest {
 		calls.Add(1)
 		return webhook.Manifest{Digest: ref.Digest, Body: make([]byte, 1<<10)}

@@ -21,6 +21,7 @@ type Store struct {
 	tags      *memory[tag]
 	facts     *memory[*webhook.Content]
 	proofs    *memory[proof]
+	disk      *Disk // nil for none
 
 	background sync.WaitGroup // refreshes behind requests
 }
@@ -37,13 +38,14 @@ type proof struct {
 	read       time.Time
 }
 
-// NewStore makes an empty store.
-func NewStore(limits Limits) *Store {
+// NewStore makes a store that knows what disk does; nil is memory alone.
+func NewStore(limits Limits, disk *Disk) *Store {
 	if limits.Entries <= 0 {
 		limits.Entries = 10_000
 	}
 	// Contents take nearly all; the rest is small and bounded by its number.
 	return &Store{
+		disk:      disk,
 		manifests: newMemory[webhook.Manifest](limits.Entries, limits.Bytes*3/8),
 		blobs:     newMemory[[]byte](limits.Entries, limits.Bytes*3/8),
 		tags:      newMemory[tag](limits.Entries, limits.Bytes/16),
@@ -54,6 +56,15 @@ func NewStore(limits Limits) *Store {
 
 // Wait waits for the work behind requests, which has deadlines of its own.
 func (s *Store) Wait() { s.background.Wait() }
+
+// Close waits, and closes the disk.
+func (s *Store) Close() error {
+	s.Wait()
+	if s.disk == nil {
+		return nil
+	}
+	return s.disk.Close()
+}
 
 // Bytes gives the size of each memory, for metrics.
 func (s *Store) Bytes() map[string]int64 {
