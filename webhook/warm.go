@@ -2,9 +2,15 @@ package webhook
 
 import "context"
 
+// Warmed is what Warm found.
+type Warmed struct {
+	Digest  string
+	Unknown []Unknown // what could not be found out
+	Signed  bool      // the signatures that the configuration demands are there
+}
+
 // Warm reads and verifies an image as an admission would, so that the first workspace that starts from it does not wait.
-// It gives what could not be found out, and whether the signatures are those that the configuration demands.
-func (r *Reviewer) Warm(ctx context.Context, ref Reference) (unknown []Unknown, signed bool) {
+func (r *Reviewer) Warm(ctx context.Context, ref Reference) Warmed {
 	image := &Image{Where: "containers[warm]", Role: RoleWorkspace, Text: ref.String(), Ref: ref, Changed: true}
 	v := &review{
 		Reviewer: r, request: &Request{Operation: Create, Kind: "Pod"}, object: &object{kind: objectKind{isPod: true}},
@@ -12,9 +18,9 @@ func (r *Reviewer) Warm(ctx context.Context, ref Reference) (unknown []Unknown, 
 	}
 	v.catalogue(false)
 	v.fetch(ctx, image, v.needs(image))
-	signed = true
+	warmed := Warmed{Digest: image.Digest(), Unknown: image.Unknown, Signed: true}
 	for _, rule := range image.Entry.Signed {
-		signed = signed && image.Signatures != nil && rule.Satisfied(image.Signatures.Valid)
+		warmed.Signed = warmed.Signed && image.Signatures != nil && rule.Satisfied(image.Signatures.Valid)
 	}
-	return image.Unknown, signed
+	return warmed
 }

@@ -17,10 +17,10 @@ func warm(ctx context.Context, g *generation, log *slog.Logger) {
 	var mutex sync.Mutex
 	var group sync.WaitGroup
 	slots := make(chan struct{}, together)
-	for _, golden := range g.config.GoldenImages {
-		ref, err := webhook.ParseReference(golden.Repository + ":" + golden.DefaultTag)
-		if golden.DefaultTag == "" || golden.Status == "decommissioned" || err != nil {
-			continue
+	for _, image := range defaultImages(g.config) {
+		ref, err := webhook.ParseReference(image)
+		if err != nil {
+			continue // the configuration was checked
 		}
 		select {
 		case slots <- struct{}{}:
@@ -33,16 +33,16 @@ func warm(ctx context.Context, g *generation, log *slog.Logger) {
 			defer func() { <-slots }()
 			bounded, cancel := context.WithTimeout(ctx, time.Duration(g.config.Limits.Deadline))
 			defer cancel()
-			unknown, signed := g.reviewer.Warm(bounded, ref)
+			warmed := g.reviewer.Warm(bounded, ref)
 			mutex.Lock()
 			defer mutex.Unlock()
 			read++
 			switch {
 			case ctx.Err() != nil:
-			case len(unknown) > 0:
+			case len(warmed.Unknown) > 0:
 				failed++
-				log.Warn("golden image could not be read", "image", ref.String(), "error", unknown[0].Reason)
-			case !signed:
+				log.Warn("golden image could not be read", "image", ref.String(), "error", warmed.Unknown[0].Reason)
+			case !warmed.Signed:
 				failed++
 				log.Warn("golden image is not signed as it must be", "image", ref.String())
 			}
