@@ -223,7 +223,7 @@ func (d *decoder) raw(document []byte) ([]byte, error) {
 func (d *decoder) end() error {
 	_, err := d.ReadToken()
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil
 	case err == nil:
 		return errors.New("more than one JSON value")
