@@ -136,10 +136,13 @@ func (e *ReadError) Error() string {
 // Unwrap gives the cause.
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// unknownOf words an error of a reader or a verifier as a fact that is unknown.
+// unknownOf words an error of a reader, a verifier or a puller as a fact that is unknown.
 func unknownOf(fact Fact, ref Reference, err error) Unknown {
 	var read *ReadError
+	var pull *PullError
 	switch {
+	case errors.As(err, &pull):
+		return Unknown{Fact: fact, Reason: pull.Reason, Retry: pull.Retry}
 	case errors.As(err, &read):
 		return Unknown{
 			Fact: fact, Reason: read.Registry + " " + read.Reason,

@@ -22,6 +22,7 @@ const (
 // A Decision answers a request.
 type Decision struct {
 	ID       string
+	Name     string // of the object, or what the API server will make one of
 	Outcome  Outcome
 	Code     int       // HTTP status for a refusal, else 0
 	Message  string    // for the developer, at most 800 bytes; "" when allowed
@@ -41,14 +42,14 @@ func (d Decision) Allow() bool { return d.Outcome == Allowed || d.Outcome == Pat
 const rulePinned = "pinned"
 
 func (v *review) allow() Decision {
-	return Decision{ID: v.request.ID(), Outcome: Allowed}
+	return Decision{ID: v.request.ID(), Name: v.objectName(), Outcome: Allowed}
 }
 
 // malformed denies an object that cannot be read, with the place.
 func (v *review) malformed(err error) Decision {
 	m := message{review: v}
 	return Decision{
-		ID: v.request.ID(), Outcome: Denied, Code: http.StatusForbidden,
+		ID: v.request.ID(), Name: v.objectName(), Outcome: Denied, Code: http.StatusForbidden,
 		Message: m.plainText(v.request.Kind + " is malformed: " + err.Error()),
 	}
 }
@@ -57,7 +58,7 @@ func (v *review) malformed(err error) Decision {
 func (v *review) failed(err error) Decision {
 	m := message{review: v}
 	return Decision{
-		ID: v.request.ID(), Outcome: Failed, Code: http.StatusInternalServerError, Err: err, Images: v.changed,
+		ID: v.request.ID(), Name: v.objectName(), Outcome: Failed, Code: http.StatusInternalServerError, Err: err, Images: v.changed,
 		Message: m.plainText("The policy could not be evaluated, so nothing is allowed; ask your cluster admin to look " +
 			"up the decision below in the log of Hallmark."),
 	}
@@ -66,30 +67,14 @@ func (v *review) failed(err error) Decision {
 // decide turns findings into an answer. Allowed means: no finding in enforce, and nothing unknown that a rule in
 // enforce needed.
 func (v *review) decide(early, late []Finding) Decision {
-	late = slices.DeleteFunc(late, func(f Finding) bool {
-		if f.Image == nil {
-			return false
-		}
-		_, unknown := f.Image.unknown(v.ruleNeeds(f.Rule, f.Image))
-		return unknown // what a rule says of a fact that could not be read means nothing
-	})
-	undecided := v.undecided()
-	early = slices.DeleteFunc(early, func(f Finding) bool {
-		if f.Rule != rulePinned || f.Image == nil {
-			return false
-		}
-		return f.Image.denied || slices.ContainsFunc(undecided, func(u Finding) bool {
-			return u.Image == f.Image && !f.Mode.Stricter(u.Mode)
-		})
-	})
-	findings := sortFindings(slices.Concat(early, late, undecided), v.changed)
-	d := Decision{ID: v.request.ID(), Outcome: Allowed, Findings: findings, Images: v.changed}
-	enforced := inMode(findings, Enforce)
-	for _, f := range inMode(findings, Warn) {
+	d := v.allow()
+	d.Findings, d.Images = sortFindings(v.reconcile(early, late), v.changed), v.changed
+	for _, f := range inMode(d.Findings, Warn) {
 		if len(d.Warnings) < maxWarnings {
 			d.Warnings = append(d.Warnings, warning(f))
 		}
 	}
+	enforced := inMode(d.Findings, Enforce)
 	if len(enforced) == 0 {
 		return d
 	}
@@ -102,6 +87,33 @@ func (v *review) decide(early, late []Finding) Decision {
 	return d
 }
 
+// reconcile joins what rules found with what could not be found out, so that each thing is said once and by the one that
+// knows. It never leaves less in a stricter mode than it was given.
+func (v *review) reconcile(early, late []Finding) []Finding {
+	late = slices.DeleteFunc(late, func(f Finding) bool {
+		if f.Image == nil {
+			return false
+		}
+		_, unknown := f.Image.unknown(v.ruleNeeds(f.Rule, f.Image))
+		return unknown // what a rule says of a fact that could not be read means nothing; undecided says it instead
+	})
+	undecided := v.undecided()
+	early = slices.DeleteFunc(early, func(f Finding) bool {
+		if f.Rule != rulePinned || f.Image == nil {
+			return false
+		}
+		return f.Image.denied || slices.ContainsFunc(undecided, func(u Finding) bool {
+			return u.Image == f.Image && !f.Mode.Stricter(u.Mode)
+		})
+	})
+	undecided = slices.DeleteFunc(undecided, func(u Finding) bool {
+		return u.refused && slices.ContainsFunc(early, func(f Finding) bool {
+			return f.Image == u.Image && !u.Mode.Stricter(f.Mode) // a rule says already what is wrong with the image
+		})
+	})
+	return slices.Concat(early, late, undecided)
+}
+
 // undecided makes a finding of every fact that could not be read and that a rule needed, for the rule that is strictest
 // about it.
 func (v *review) undecided() []Finding {
@@ -110,7 +122,7 @@ func (v *review) undecided() []Finding {
 		for _, unknown := range image.Unknown {
 			f := Finding{
 				Image: image, Mode: Off, Undecided: true, Retry: unknown.Retry, Missing: unknown.Missing,
-				Message: unknown.Reason,
+				refused: unknown.Refused, Message: unknown.Reason,
 			}
 			for _, rule := range v.Rules {
 				if v.ruleNeeds(rule.Name, image)&unknown.Fact == 0 || exemption(image, rule.Name) != "" {

@@ -63,6 +63,7 @@ type Finding struct {
 	Undecided bool   // the rule could not be judged
 	Retry     bool   // … and trying again may help
 	Missing   bool   // … because the image does not exist
+	refused   bool   // … because the registry may not be contacted
 	Exemption string // the exemption that took the finding away, "" for none
 }
 

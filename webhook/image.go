@@ -65,6 +65,7 @@ type Unknown struct {
 	Reason  string // for a developer: "registry.corp.example:5000 did not answer within 3s"
 	Retry   bool   // trying again may help
 	Missing bool   // the registry says that there is no such image
+	Refused bool   // nobody was asked, since the configuration does not allow it
 }
 
 // An Image is one place in an object that names an image, with all that was found out about it. It is made by

@@ -54,6 +54,9 @@ type podSpec struct {
 	volumes        []imageVolume
 	security       securityContext
 	os             string
+
+	pullSecrets                        []string // names
+	serviceAccountName, serviceAccount string   // the second is the older name of the first
 }
 
 type container struct {
@@ -85,9 +88,10 @@ type imageVolume struct {
 }
 
 var (
-	objectMembers    = members("metadata", "spec", "template", "jobTemplate")
-	metadataMembers  = members("name", "generateName", "labels", "annotations")
-	specMembers      = members("initContainers", "containers", "ephemeralContainers", "volumes", "securityContext", "os")
+	objectMembers   = members("metadata", "spec", "template", "jobTemplate")
+	metadataMembers = members("name", "generateName", "labels", "annotations")
+	specMembers     = members("initContainers", "containers", "ephemeralContainers", "volumes", "securityContext", "os",
+		"imagePullSecrets", "serviceAccountName", "serviceAccount")
 	containerMembers = members("name", "image", "command", "args", "env", "securityContext", "restartPolicy")
 	envMembers       = members("name", "value", "valueFrom")
 	securityMembers  = members("runAsUser", "runAsNonRoot", "windowsOptions", "privileged")
@@ -162,6 +166,16 @@ func (s *podSpec) read(d *decoder) error {
 			err = s.security.read(d)
 		case "os":
 			s.os, err = d.member("name")
+		case "imagePullSecrets":
+			err = d.array(func(int) error {
+				name, err := d.member("name")
+				s.pullSecrets = append(s.pullSecrets, name)
+				return err
+			})
+		case "serviceAccountName":
+			s.serviceAccountName, err = d.string()
+		case "serviceAccount":
+			s.serviceAccount, err = d.string()
 		default:
 			err = d.SkipValue()
 		}

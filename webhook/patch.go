@@ -95,7 +95,9 @@ func (v *review) annotate(p *patch, pinned map[string]PinnedImage) {
 	earlier := map[string]PinnedImage{}
 	if json.Unmarshal([]byte(meta.annotations[ImagesAnnotation]), &earlier) == nil {
 		for _, image := range v.images {
-			if was, ok := earlier[image.Where]; ok && was.Digest != "" && was.Digest == image.Ref.Digest {
+			was := earlier[image.Where]
+			// What was pinned before, or is written again as it was written first, keeps its time.
+			if was.Digest != "" && was.Digest == image.Digest() && (image.Ref.Digest != "" || was.Reference == image.Text) {
 				pinned[image.Where] = was
 			}
 		}

@@ -22,6 +22,7 @@ type Config struct {
 	Verifier    Verifier
 	Suggest     Suggester // may be nil
 	Rewrite     Rewriter  // may be nil
+	Puller      Puller    // for objects that have credentials of their own; nil: Reader and Verifier for all
 	Env         EnvImages
 	Pin         PinMode
 	SetUser     bool   // the mutating half sets the catalogue's uid where the pod sets no user
@@ -74,6 +75,9 @@ func (r *Reviewer) Mutate(ctx context.Context, request *Request) Decision {
 			image.Content = &Content{Digest: image.before.Digest}
 		default:
 			review.readDigest(ctx, image)
+			if image.Content == nil && image.Unknown[0].Retry && image.writtenAgain() {
+				image.Content = &Content{Digest: image.before.Digest} // it runs already
+			}
 		}
 	})
 	return review.patched()
@@ -111,6 +115,7 @@ type review struct {
 	images    []*Image // all of the object
 	changed   []*Image // those that are judged
 	workspace Workspace
+	sources   sources
 }
 
 // begin decodes, selects and catalogues. It returns a decision instead when there is nothing to judge, or nothing that
@@ -286,12 +291,15 @@ func (v *review) needs(image *Image) Fact {
 	return needs
 }
 
-// keepsDigest says that an UPDATE writes the tag of what runs there already, and that the catalogue has such an image
-// keep its digest.
+// writtenAgain says that an UPDATE writes the tag of what runs there already under its digest, as kubectl apply does.
+func (i *Image) writtenAgain() bool {
+	return i.before.Digest != "" && i.before.WithTag(i.before.Tag) == i.Ref
+}
+
+// keepsDigest says that the catalogue has such an image keep its digest.
 func (i *Image) keepsDigest() bool {
 	golden := i.Entry.Golden
-	return golden != nil && golden.Follow == "sticky" && i.before.Digest != "" &&
-		i.before.WithTag(i.before.Tag) == i.Ref
+	return golden != nil && golden.Follow == "sticky" && i.writtenAgain()
 }
 
 // unpinned says that the pinning half should have given the image a digest.
@@ -337,7 +345,7 @@ func parallel(limit int, tasks []func()) {
 }
 
 func (v *review) readDigest(ctx context.Context, image *Image) {
-	content, err := v.Reader.ReadImage(ctx, image.Ref, DigestOnly)
+	content, err := v.readImage(ctx, image.Ref, DigestOnly)
 	if err != nil {
 		image.Unknown = append(image.Unknown, unknownOf(FactImage, image.Ref, err))
 		return
@@ -350,7 +358,7 @@ func (v *review) readDigest(ctx context.Context, image *Image) {
 func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 	if !image.mayContact() {
 		reason := image.Ref.Registry + " is not a registry that Hallmark may contact"
-		image.Unknown = append(image.Unknown, Unknown{Fact: needs | FactImage, Reason: reason})
+		image.Unknown = append(image.Unknown, Unknown{Fact: needs | FactImage, Reason: reason, Refused: true})
 		return
 	}
 	if image.Ref.Digest == "" {
@@ -379,7 +387,7 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 		})
 	}
 	task(FactImage|FactUser|FactDerivedFrom, func() error {
-		content, err := v.Reader.ReadImage(ctx, pinned, WithConfig)
+		content, err := v.readImage(ctx, pinned, WithConfig)
 		if err == nil {
 			image.Content = content
 			image.User = userFromImage(image)
@@ -387,14 +395,14 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 		return err
 	})
 	task(FactSignatures, func() error {
-		signatures, err := v.Verifier.Verify(ctx, pinned, image.Entry.Signed)
+		signatures, err := v.verify(ctx, pinned, image.Entry.Signed)
 		if err == nil {
 			image.Signatures = &signatures
 		}
 		return err
 	})
 	task(FactTagDigest, func() error {
-		content, err := v.Reader.ReadImage(ctx, image.Ref.WithTag(image.Ref.Tag), DigestOnly)
+		content, err := v.readImage(ctx, image.Ref.WithTag(image.Ref.Tag), DigestOnly)
 		if err == nil {
 			image.TagDigest, image.Stale = content.Digest, content.Stale
 		}

@@ -40,6 +40,7 @@ type Host struct {
 	CAPEM  []byte // the same as bytes; at most one of the two
 
 	CredentialsFile string   // a Docker config.json with "auths"; "" is anonymous
+	Credentials     []byte   // another, as bytes: what it has for a repository counts before the file
 	PlainHTTP       bool     // no TLS, ever; otherwise TLS, always
 	TokenHosts      []string // other hosts that may issue tokens and are shown the credentials, over https
 	BlobHosts       []string // other hosts to which blobs may be redirected, over https; never shown credentials

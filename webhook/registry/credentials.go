@@ -15,7 +15,7 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook"
 )
 
-// credentials are the entries of a Docker config that concern one registry, the longest name first.
+// credentials are the entries of Docker configs that concern one registry, the longest name first in each.
 type credentials []login
 
 type login struct {
@@ -23,8 +23,8 @@ type login struct {
 	auth authn.AuthConfig
 }
 
-// find gives the entry for "host/path/of/repository" whose name goes furthest along it by whole segments; the zero
-// value is anonymous.
+// find gives the entry for "host/path/of/repository" whose name goes furthest along it by whole segments, in the first
+// Docker config that has one; the zero value is anonymous.
 func (c credentials) find(repository string) authn.AuthConfig {
 	for _, entry := range c {
 		if repository == entry.name || strings.HasPrefix(repository, entry.name+"/") {
@@ -35,14 +35,20 @@ func (c credentials) find(repository string) authn.AuthConfig {
 }
 
 func (config Host) readCredentials() (credentials, error) {
+	var own, shared credentials
+	var err error
+	if config.Credentials != nil {
+		if own, err = parseCredentials(config.Credentials, config.Host); err != nil {
+			return nil, fmt.Errorf("credentials: %w", err)
+		}
+	}
 	if config.CredentialsFile == "" {
-		return nil, nil
+		return own, nil
 	}
 	data, err := os.ReadFile(config.CredentialsFile)
 	if err == nil {
-		var found credentials
-		if found, err = parseCredentials(data, config.Host); err == nil {
-			return found, nil
+		if shared, err = parseCredentials(data, config.Host); err == nil {
+			return append(own, shared...), nil
 		}
 	}
 	return nil, fmt.Errorf("credentials %s: %w", config.CredentialsFile, err)

@@ -15,10 +15,11 @@ import (
 
 // How a gate treats a registry that fails.
 const (
-	tolerated    = 5                // failures in a row before it is left alone
-	firstPause   = time.Second      // doubled with every further failure
-	longestPause = 30 * time.Second // also of a Retry-After
-	longestWait  = 2 * time.Second  // that a request stands before the gate for a Retry-After
+	tolerated    = 5                      // failures in a row before it is left alone
+	firstPause   = 500 * time.Millisecond // doubled with every further failure
+	longestPause = 5 * time.Second        // one request in that time is no burden, and its recovery is soon seen
+	longestAsked = 30 * time.Second       // of a Retry-After
+	longestWait  = 2 * time.Second        // that a request stands before the gate for a Retry-After
 )
 
 // A gate stands before one registry. It lets through so many requests a second, none while the registry has asked to be
@@ -106,7 +107,7 @@ func (g *gate) leave(failure *webhook.ReadError, header http.Header, gone bool) 
 	g.failures++
 	g.reason = failure.Reason
 	if wait := retryAfter(header, g.now()); wait > 0 {
-		g.closed, g.asked = g.now().Add(min(wait, longestPause)), true
+		g.closed, g.asked = g.now().Add(min(wait, longestAsked)), true
 	} else if over := g.failures - tolerated; over >= 0 {
 		g.closed, g.asked = g.now().Add(min(firstPause<<min(over, 10), longestPause)), false
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -167,7 +168,7 @@ func (h *reviews) logDecision(ctx context.Context, request *webhook.Request, d w
 	attrs := []slog.Attr{
 		slog.String("path", h.flow.path), slog.String("id", d.ID), slog.String("uid", request.UID),
 		slog.String("operation", string(request.Operation)), slog.String("namespace", request.Namespace),
-		slog.String("kind", request.Kind), slog.String("name", request.Name), slog.String("user", request.User.Name),
+		slog.String("kind", request.Kind), slog.String("name", cmp.Or(d.Name, request.Name)), slog.String("user", request.User.Name),
 		slog.String("decision", string(d.Outcome)), slog.Duration("duration", elapsed),
 	}
 	if len(d.Images) > 0 {
