@@ -82,10 +82,10 @@ func (s *selection) add(image *Image) {
 func (s *selection) container(list string, i int, c *container, agent bool) {
 	where := list + "[" + nameOr(c.name, i) + "]"
 	pointer := s.base + "/" + list + "/" + strconv.Itoa(i)
-	builder := builderOf(c)
+	builder, isBuilder := builderOf(c)
 	role := roleOf(list, i, c, agent)
 	outer := role
-	if builder != nil && role != RoleEphemeral {
+	if isBuilder && role != RoleEphemeral {
 		outer = RoleBuilder
 	}
 	source := imageSource{security: c.security, pod: s.object.spec.security, windows: s.object.spec.os == "windows"}
@@ -114,9 +114,9 @@ func (s *selection) container(list string, i int, c *container, agent bool) {
 		}
 		s.add(image)
 	}
-	if builder != nil {
-		s.arguments(where, pointer+"/command", c.command, *builder, Image{Role: role, source: inner})
-		s.arguments(where, pointer+"/args", c.args, *builder, Image{Role: role, source: inner})
+	if isBuilder {
+		s.arguments(where, pointer+"/command", c.command, builder, Image{Role: role, source: inner})
+		s.arguments(where, pointer+"/args", c.args, builder, Image{Role: role, source: inner})
 	}
 }
 
@@ -136,16 +136,16 @@ var builders = [...]builder{
 
 // builderOf recognises a builder by its image, its command or its variables. A builder that hides all three is not
 // recognised, but its own image still has to be an approved one.
-func builderOf(c *container) *builder {
-	for i, b := range builders {
+func builderOf(c *container) (builder, bool) {
+	for _, b := range builders {
 		named := strings.Contains(path.Base(c.image), b.name)
 		called := len(c.command) > 0 && path.Base(c.command[0]) == b.name
 		configured := slices.ContainsFunc(c.env, func(e envVar) bool { return strings.HasPrefix(e.name, b.envPrefix) })
 		if named || called || configured {
-			return &builders[i]
+			return b, true
 		}
 	}
-	return nil
+	return builder{}, false
 }
 
 // arguments finds "--flag=REF" and "--flag REF".
