@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,6 +85,9 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 	if err != nil {
 		return err
 	}
+	if keep { // the registry has to stay
+		cases = slices.DeleteFunc(cases, func(c demoCase) bool { return c.RegistryDown })
+	}
 	for i, c := range cases {
 		if err := d.show(ctx, i+1, c); err != nil {
 			return err
@@ -92,16 +96,39 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 	fmt.Fprintf(d.out, "\n%d workspaces in %.1fs: %d admitted, %d of them pinned to digests; %d rejected; %d could not be checked.\n",
 		len(cases), time.Since(start).Seconds(), d.counts["admitted"], d.counts["pinned"], d.counts["denied"], d.counts["undecided"])
 	if keep {
-		fmt.Fprintf(d.out, `
-The webhook keeps running until you press Ctrl-C (its registry is stopped). Send it a review with
-
-  curl --cacert %s/tls.crt -H 'Content-Type: application/json' --data @review.json https://%s/validate
-
-and change %s/hallmark.yaml to see it reload.
-`, d.dir, address, d.dir)
-		<-ctx.Done()
+		if err := d.waitWith(ctx, cases[1], address); err != nil {
+			return errors.Join(err, stop())
+		}
 	}
 	return stop()
+}
+
+// waitWith keeps the webhook running until ctx ends, and says how to send it more.
+func (d *demo) waitWith(ctx context.Context, example demoCase, address string) error {
+	object, err := json.Marshal(example.Object)
+	if err != nil {
+		return err
+	}
+	review, err := servertest.NewReview("00000000-0000-4000-8000-000000000000", servertest.Object{JSON: object})
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(review, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, "review.json"), text, 0o600); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(d.out, `
+The webhook keeps running until you press Ctrl-C. Send it a review with
+
+  curl --cacert %[1]s/tls.crt -H 'Content-Type: application/json' --data @%[1]s/review.json https://%[2]s/mutate
+
+or to /validate, and change %[1]s/hallmark.yaml to see it reload.
+`, d.dir, address)
+	<-ctx.Done()
+	return err
 }
 
 // start brings up registry and webhook. stop ends the webhook.

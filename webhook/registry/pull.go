@@ -69,6 +69,7 @@ func addPullCredentials(found map[string]authn.AuthConfig, host string, config [
 			under += "/" + below
 		}
 		if _, known := found[under]; !known {
+			auth.Auth = "" // user and password say the same
 			found[under] = auth
 		}
 	}
@@ -77,6 +78,9 @@ func addPullCredentials(found map[string]authn.AuthConfig, host string, config [
 
 // hostMatches compares label by label. The port has to be the same.
 func hostMatches(pattern, host string) bool {
+	if pattern == host {
+		return true
+	}
 	pattern, patternPort, _ := strings.Cut(pattern, ":")
 	host, port, _ := strings.Cut(host, ":")
 	labels, want := strings.Split(pattern, "."), strings.Split(host, ".")
