@@ -1,0 +1,75 @@
+# Everything that is done to this repository. It needs Go, git and make; a C compiler adds the race detector to test.
+
+VERSION    ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo dev)
+REVISION   ?= $(shell git rev-parse HEAD 2>/dev/null)
+IMAGE_ARCH ?= amd64
+FUZZTIME   ?= 10s
+BENCH      ?= .
+BENCHCOUNT ?= 1
+CA         ?= /etc/ssl/certs/ca-certificates.crt
+SUITES     ?=
+
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+GOBUILD    := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
+# Directories with packages of the product's module.
+SOURCES    := cmd policies test webhook
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | while IFS=: read -r target text; do \
+		printf '  %-7s %s\n' "$$target" "$${text##*## }"; done
+	@echo; echo "Variables: VERSION IMAGE_ARCH FUZZTIME BENCH BENCHCOUNT CA SUITES"
+
+.PHONY: build
+build: ## Build bin/hallmark, static
+	$(GOBUILD) -o bin/hallmark ./cmd/hallmark
+
+.PHONY: demo
+demo: build ## Build it and see it work: no cluster and no network needed
+	bin/hallmark demo
+
+.PHONY: test
+test: ## Run all suites and tell which ran; SUITES="vet unit" for some, SUITES="-skip e2e" for the others
+	go run ./test/suites $(SUITES)
+
+.PHONY: e2e
+e2e: ## Test the webhook behind a real API server; the first time builds Kubernetes, which takes a while
+	go run ./test/suites e2e
+
+.PHONY: lint
+lint: bin/.tools ## Build the tools of test/tools and run golangci-lint and govulncheck
+	bin/golangci-lint run ./...
+	@bin/govulncheck ./...; case $$? in \
+		0) ;; \
+		3) exit 1 ;; \
+		*) echo "lint: vulnerabilities were NOT checked: govulncheck could not run, see above (GOVULNDB names a mirror)" ;; \
+	esac
+
+bin/.tools: test/tools/go.mod test/tools/go.sum
+	GOBIN=$(CURDIR)/bin go -C test/tools install tool
+	@touch $@
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target, FUZZTIME each
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' $(SOURCES) | sort | { failed=0; \
+	while IFS=: read -r file name; do \
+		name=$${name#func }; echo "== $$name in $${file%/*}, $(FUZZTIME)"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$${file%/*}" </dev/null || failed=1; \
+	done; exit $$failed; }
+
+.PHONY: bench
+bench: ## Run the benchmarks; BENCH=regexp for some, BENCHCOUNT=10 to compare with bin/benchstat
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./...
+
+.PHONY: image
+image: ## Write the container image to dist/image as an OCI layout and print its digest; IMAGE_ARCH="amd64 arm64"
+	@for arch in $(IMAGE_ARCH); do \
+		GOOS=linux GOARCH=$$arch $(GOBUILD) -o dist/hallmark-linux-$$arch ./cmd/hallmark || exit 1; done
+	@go run ./test/image $(patsubst %,-binary dist/hallmark-linux-%,$(IMAGE_ARCH)) -ca $(CA) -out dist/image \
+		-version $(VERSION) -revision "$(REVISION)"
+
+.PHONY: clean
+clean: ## Remove what make has made; the Kubernetes programs of e2e stay in the user's cache
+	rm -rf bin dist

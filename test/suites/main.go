@@ -1,0 +1,158 @@
+// Suites runs the test suites one after another, and tells at the end which of them ran and which did not, and why. Of a
+// suite that passes it shows a line a package; of a test that fails, everything.
+//
+//	go run ./test/suites                 all: gofmt, vet, unit, e2e
+//	go run ./test/suites vet unit        these
+//	go run ./test/suites -skip e2e       all others
+//	go run ./test/suites -strict         a suite that cannot run here is a failure too
+//
+// It needs nothing but Go. A C compiler adds the race detector to unit; e2e needs Linux.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "suites:", err)
+		os.Exit(1)
+	}
+}
+
+// suite is one kind of check. A *skipped error says that it cannot run here.
+type suite struct {
+	name string
+	run  func(ctx context.Context, out io.Writer, tests *tests) (note string, err error)
+}
+
+func suites() []suite {
+	return []suite{{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"e2e", e2e}}
+}
+
+type skipped struct{ reason string }
+
+func (s *skipped) Error() string { return s.reason }
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("suites", flag.ContinueOnError)
+	strict := flags.Bool("strict", false, "fail when a suite cannot run here")
+	skip := flags.String("skip", "", "`suites` to leave out, separated by commas")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	without := strings.Split(*skip, ",")
+	for _, name := range append(flags.Args(), without...) {
+		if name != "" && !slices.ContainsFunc(suites(), func(s suite) bool { return s.name == name }) {
+			return fmt.Errorf("there is no suite %q", name)
+		}
+	}
+	report := report{out: out}
+	for _, s := range suites() {
+		switch {
+		case flags.NArg() > 0 && !slices.Contains(flags.Args(), s.name):
+			continue
+		case slices.Contains(without, s.name):
+			report.add(s.name, 0, &tests{}, "", &skipped{"left out by -skip"})
+			continue
+		}
+		fmt.Fprintf(out, "== %s\n", s.name)
+		began := time.Now()
+		tests := &tests{out: out}
+		note, err := s.run(ctx, out, tests)
+		report.add(s.name, time.Since(began), tests, note, err)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return report.finish(*strict)
+}
+
+// gofmt is run from beside the go command, as it need not be in PATH.
+func gofmt(ctx context.Context, out io.Writer, _ *tests) (string, error) {
+	root, err := output(ctx, "go", "env", "GOROOT")
+	if err != nil {
+		return "", err
+	}
+	files, err := output(ctx, filepath.Join(root, "bin", "gofmt"), "-l", "cmd", "policies", "test", "webhook")
+	if err == nil && files != "" {
+		fmt.Fprintln(out, files)
+		err = errors.New("these files want gofmt -w")
+	}
+	return "", err
+}
+
+func vet(ctx context.Context, out io.Writer, _ *tests) (string, error) {
+	return "", stream(ctx, out, "go", "vet", "./...")
+}
+
+func unit(ctx context.Context, _ io.Writer, tests *tests) (string, error) {
+	args := []string{"test", "-json", "-shuffle=on", "./..."}
+	compiler, err := output(ctx, "go", "env", "CC")
+	if err != nil {
+		return "", err
+	}
+	if fields := strings.Fields(compiler); len(fields) > 0 {
+		compiler = fields[0]
+	}
+	if _, err := exec.LookPath(compiler); err != nil {
+		args = append([]string{"CGO_ENABLED=0", "go"}, args...)
+		return "WITHOUT the race detector, which needs a C compiler: " + err.Error(), stream(ctx, tests, "env", args...)
+	}
+	args = append([]string{"CGO_ENABLED=1", "go"}, slices.Insert(args, 1, "-race")...)
+	return "with the race detector", stream(ctx, tests, "env", args...)
+}
+
+// e2e runs the webhook behind a real API server. Its programs are built first, apart from the time limit of go test.
+func e2e(ctx context.Context, out io.Writer, tests *tests) (string, error) {
+	if runtime.GOOS != "linux" {
+		return "", &skipped{"the Kubernetes programs of test/cluster run on Linux only"}
+	}
+	if err := stream(ctx, out, "go", "-C", "test/cluster", "run", "./cmd/clusterbin"); err != nil {
+		return "", fmt.Errorf("build the Kubernetes programs: %w", err)
+	}
+	return "", stream(ctx, tests, "go", "-C", "test/cluster", "test", "-json", "-count=1", "-shuffle=on", "-timeout=20m", "./...")
+}
+
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c.WaitDelay = 20 * time.Second
+	return c
+}
+
+// output gives what a command prints, without the last newline.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	c := command(ctx, name, args...)
+	c.Stderr = os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, args[0], err)
+	}
+	return strings.TrimRight(string(out), "\n"), nil
+}
+
+// stream runs a command and shows what it prints.
+func stream(ctx context.Context, out io.Writer, name string, args ...string) error {
+	c := command(ctx, name, args...)
+	c.Stdout, c.Stderr = out, os.Stderr
+	return c.Run()
+}
