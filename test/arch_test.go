@@ -27,7 +27,7 @@ func layers() []layer {
 		{"webhook", nil, "a decision is reached without knowing who serves it, reads for it or judges for it"},
 		{"webhook/server", core, adapter}, {"webhook/config", core, adapter}, {"webhook/catalog", core, adapter},
 		{"webhook/registry", core, adapter}, {"webhook/signature", core, adapter}, {"webhook/policy", core, adapter},
-		{"webhook/evidence", core, adapter}, {"webhook/cluster", core, adapter}, {"webhook/source", core, adapter},
+		{"webhook/evidence", core, adapter}, {"webhook/pullsecrets", core, adapter}, {"webhook/cluster", core, adapter}, {"webhook/source", core, adapter},
 		{"webhook/registrytest", nil, alone}, {"webhook/servertest", nil, alone},
 		{"policies", nil, "it is Rego and its schema, which Go only embeds"},
 		{"cmd/hallmark", []string{"webhook", "webhook/...", "policies"}, "the product does not need its test programs"},

@@ -70,6 +70,7 @@ func pullImages(ctx context.Context, io streams, f pullFlags) (err error) {
 		return err
 	}
 	c.Cache.Dir = dir
+	c.PullSecrets.Enabled = false // there is no pod, and perhaps no cluster
 	store, err := openStore(c)
 	if err != nil {
 		return err

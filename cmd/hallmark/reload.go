@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallmark-admission/hallmark/webhook/config"
 	"github.com/hallmark-admission/hallmark/webhook/evidence"
+	"github.com/hallmark-admission/hallmark/webhook/policy"
 	"github.com/hallmark-admission/hallmark/webhook/server"
 )
 
@@ -24,6 +25,8 @@ type loader struct {
 	log        *slog.Logger
 	generation atomic.Pointer[generation]
 	warming    func() // ends the reading of golden images
+
+	fingerprint string // of everything that made the generation
 }
 
 // load makes a generation from the files as they are now, and gives it the evidence of the ones before. Warnings go to
@@ -41,6 +44,10 @@ func (l *loader) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s:\n%w", l.configFile, err)
 	}
+	fingerprint, err := fingerprint(source, c)
+	if err != nil || fingerprint == l.fingerprint {
+		return err
+	}
 	if l.outside.store == nil {
 		store, err := openStore(c)
 		if err != nil {
@@ -56,6 +63,7 @@ func (l *loader) load(ctx context.Context) error {
 	for _, p := range problems {
 		l.log.Warn("configuration", "file", l.configFile, "problem", p.String())
 	}
+	l.fingerprint = fingerprint
 	l.metrics.Policy(next.reviewer.Revision)
 	if old := l.generation.Swap(next); old != nil {
 		old.close()
@@ -70,6 +78,20 @@ func (l *loader) load(ctx context.Context) error {
 	}()
 	l.warming = func() { stop(); <-done }
 	return nil
+}
+
+// fingerprint changes with the policies, the configuration, and the content of every file that it names.
+func fingerprint(source policy.Source, c *config.Config) (string, error) {
+	all := c.Text
+	for _, file := range c.Files() {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("read a file that the configuration names: %w", err)
+		}
+		all = fmt.Appendf(all[:len(all):len(all)], "\x00%s %d ", file, len(text))
+		all = append(all, text...)
+	}
+	return source.Revision(all), nil
 }
 
 // stopWarming ends the warming of the generation before.

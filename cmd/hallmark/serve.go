@@ -30,7 +30,8 @@ func newServe(io streams) *cobra.Command {
 		Long: `Serve answers AdmissionReviews of admission.k8s.io/v1 on POST /mutate and POST /validate.
 
 Configuration, policies and certificate are read again when their files change. A bad file never replaces a good one.
-It holds no Kubernetes credentials: everything it needs is in those files.`,
+Everything it needs is in those files. It holds no Kubernetes credentials, unless the configuration switches on
+pullSecrets.`,
 		Example: "  hallmark serve --config hallmark.yaml --tls-cert tls.crt --tls-key tls.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,7 +64,7 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	metrics := server.NewMetrics()
 	l := &loader{
 		configFile: f.config, policyDirs: f.policies, metrics: metrics, log: log,
-		outside: outside{now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached},
+		outside: outside{now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, log: log},
 	}
 	if err := l.load(ctx); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook/config"
 	"github.com/hallmark-admission/hallmark/webhook/evidence"
 	"github.com/hallmark-admission/hallmark/webhook/policy"
+	"github.com/hallmark-admission/hallmark/webhook/pullsecrets"
 	"github.com/hallmark-admission/hallmark/webhook/registry"
 	"github.com/hallmark-admission/hallmark/webhook/signature"
 )
@@ -36,6 +38,9 @@ type outside struct {
 	request func(registry, operation string, code int, elapsed time.Duration)
 	cached  func(cache, result string)
 	store   *evidence.Store // outlives generations
+
+	kubernetes pullsecrets.Config // where pull secrets are read; zero is what a pod is given
+	log        *slog.Logger       // told of pull secrets that could not be read; nil tells nobody
 }
 
 // newGeneration connects the packages. It reports every mistake of configuration and policies.
@@ -58,6 +63,38 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		client.Close()
 		return nil, err
 	}
+	shared, err := newView(c, out, memory, client)
+	if err != nil {
+		return nil, err
+	}
+	pull, closePull, err := pulling(c, out, memory, shared)
+	if err != nil {
+		shared.close()
+		return nil, err
+	}
+	closeAll := func() { closePull(); shared.close() }
+	reviewer, err := webhook.New(webhook.Config{
+		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
+		Reader: shared.reader, Verifier: shared.verifier, Puller: pull, Suggest: catalogue, Rewrite: catalogue,
+		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
+		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
+	})
+	if err != nil {
+		closeAll()
+		return nil, err
+	}
+	return &generation{reviewer: reviewer, config: c, close: closeAll}, nil
+}
+
+// A view is by whom images are read and verified, under one way of being known to registries.
+type view struct {
+	reader   webhook.ImageReader
+	verifier webhook.Verifier
+	close    func()
+}
+
+// newView puts memory and verification around a client, which is closed with the view, or at once when there is none.
+func newView(c *config.Config, out outside, memory evidence.Config, client *registry.Client) (*view, error) {
 	content := evidence.NewContent(out.store, memory, client)
 	verifier, err := signature.New(signatureConfig(c, content))
 	if err != nil {
@@ -69,18 +106,42 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		client.Close()
 		return nil, err
 	}
-	reviewer, err := webhook.New(webhook.Config{
-		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
-		Reader:   evidence.NewReader(out.store, memory, registry.NewReader(content, registryLimits(c))),
-		Verifier: evidence.NewVerifier(out.store, memory, verifier, known), Suggest: catalogue, Rewrite: catalogue,
-		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
-		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
-	})
-	if err != nil {
-		client.Close()
-		return nil, err
+	return &view{
+		reader:   evidence.NewReader(out.store, memory, registry.NewReader(content, registryLimits(c))),
+		verifier: evidence.NewVerifier(out.store, memory, verifier, known), close: client.Close,
+	}, nil
+}
+
+// pulling makes what reads images with the credentials of their pods; nil when the configuration does not switch it on.
+func pulling(c *config.Config, out outside, memory evidence.Config, shared *view) (webhook.Puller, func(), error) {
+	if !c.PullSecrets.Enabled {
+		return nil, func() {}, nil
 	}
-	return &generation{reviewer: reviewer, config: c, close: client.Close}, nil
+	kubernetes := out.kubernetes
+	kubernetes.CacheTTL, kubernetes.Now = time.Duration(c.PullSecrets.CacheTTL), out.now
+	client, err := pullsecrets.New(kubernetes)
+	if err != nil {
+		return nil, nil, err
+	}
+	all := registryConfig(c, out)
+	hosts := map[string]viewMaker{}
+	for _, host := range all.Hosts {
+		hosts[host.Host] = func(hash string, credentials []byte) (*view, error) {
+			one := all
+			host.Credentials = credentials
+			one.Hosts = []registry.Host{host}
+			client, err := registry.New(one)
+			if err != nil {
+				return nil, err
+			}
+			own := memory
+			own.Private = true
+			own.Scope = func(registry string) string { return memory.Scope(registry) + " " + hash }
+			return newView(c, out, own, client)
+		}
+	}
+	p := newPuller(reporting(client.Read, out.log), shared, hosts)
+	return p, func() { p.close(); client.Close() }, nil
 }
 
 // evidenceConfig names the views under which evidence is kept: how a registry is seen depends on its entry and the files

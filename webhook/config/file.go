@@ -34,6 +34,7 @@ type File struct {
 	Pin          Pin                     `yaml:"pin"`
 	User         User                    `yaml:"user"`
 	Exemptions   []Exemption             `yaml:"exemptions"`
+	PullSecrets  PullSecrets             `yaml:"pullSecrets"`
 	Message      Message                 `yaml:"message"`
 	Cache        Cache                   `yaml:"cache"`
 	Limits       Limits                  `yaml:"limits"`
@@ -151,6 +152,12 @@ type Exemption struct {
 	Expires    string   `yaml:"expires"` // the last day, 2027-03-31
 }
 
+// PullSecrets says whether images are read with the credentials of their pods.
+type PullSecrets struct {
+	Enabled  bool     `yaml:"enabled"`
+	CacheTTL Duration `yaml:"cacheTTL"` // how long what the Kubernetes API answered is used again
+}
+
 // Message says what rejections add.
 type Message struct {
 	HelpURL string `yaml:"helpURL"`
@@ -182,7 +189,7 @@ func defaults() File {
 	return File{
 		Mode:       webhook.Enforce,
 		Workspaces: Workspaces{ImageEnv: []string{"CODER_INNER_IMAGE", "ENVBUILDER_FALLBACK_IMAGE", "FALLBACK_IMAGE"}, UnresolvableEnv: "deny"},
-		Pin:        Pin{Pods: webhook.PinRewrite},
+		Pin:        Pin{Pods: webhook.PinRewrite}, PullSecrets: PullSecrets{CacheTTL: Duration(30 * time.Second)},
 		Cache: Cache{
 			TagTTL: Duration(time.Minute), VerifiedTTL: Duration(24 * time.Hour), StaleIfError: Duration(7 * 24 * time.Hour),
 			MaxBytes: 128 << 20, DirBytes: 1 << 30,

@@ -62,6 +62,7 @@ func Load(text []byte, now time.Time) (*Config, []Problem, error) {
 		v.add(Problem{Message: "the file must hold one document"})
 	}
 	v.root = &document
+	v.keys(&document)
 	strict := yaml.NewDecoder(bytes.NewReader(text))
 	strict.KnownFields(true)
 	if err := strict.Decode(&c.File); err != nil {
@@ -72,8 +73,24 @@ func Load(text []byte, now time.Time) (*Config, []Problem, error) {
 		return nil, v.problems, err
 	}
 	var err error
-	c.Data, err = public(&c.File, text)
-	return c, v.problems, err
+	if c.Data, err = public(&c.File, text); err != nil {
+		return nil, v.problems, err
+	}
+	return c, v.problems, nil
+}
+
+// keys checks that every key is a plain word: the strict decoder passes over others.
+func (v *validator) keys(node *yaml.Node) {
+	if node.Kind == yaml.MappingNode {
+		for i := 0; i < len(node.Content); i += 2 {
+			if key := node.Content[i]; key.Kind != yaml.ScalarNode || key.Tag != "!!str" {
+				v.add(Problem{Line: key.Line, Message: "want a plain word as a key"})
+			}
+		}
+	}
+	for _, child := range node.Content {
+		v.keys(child)
+	}
 }
 
 // unknownField is what the YAML decoder says of a key that no struct has.

@@ -81,7 +81,12 @@ func TestMistakes(t *testing.T) {
 		"rewrite of a name":             {head + "rewrites: [{from: codercom, to: \"registry.corp:5000/a\"}]\n", "rewrites[0].from"},
 		"locked to nothing":             {head + "goldenImages: [{name: a, repository: \"r.io/a\", follow: locked}]\n", "needs the digests"},
 		"digest of nothing":             {head + "goldenImages: [{name: a, repository: \"r.io/a\", follow: locked, digests: [abc]}]\n", "digests[0]"},
+		"null as a key":                 {head + "~: 0\n", "line 5: want a plain word as a key"},
+		"number as a key":               {head + "rules: {1: warn}\n", "line 5: want a plain word as a key"},
 		"deadline":                      {head + "limits: {deadline: 40s}\n", "30s"},
+		"pull secrets for ever":         {head + "pullSecrets: {enabled: true, cacheTTL: 1h}\n", "pullSecrets.cacheTTL: want at most 5m0s"},
+		"pull secrets not remembered":   {head + "pullSecrets: {enabled: true, cacheTTL: 0s}\n", "want a duration"},
+		"pull secrets of a server":      {head + "pullSecrets: {enabled: true, server: x}\n", `unknown key "server"`},
 		"namespace":                     {head + "namespaces: [{match: [\"Team A\"], mode: warn}]\n", "namespaces[0].match[0]"},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -167,6 +172,21 @@ func TestSecretsStayOut(t *testing.T) {
 	}
 	if all := fmt.Sprint(c.Data); strings.Contains(all, "docker.json") || strings.Contains(all, "PEM") || !strings.Contains(all, "registry.corp:5000") {
 		t.Errorf("data: %s", all)
+	}
+}
+
+// TestPullSecretsAreOff unless the file says otherwise.
+func TestPullSecretsAreOff(t *testing.T) {
+	for more, want := range map[string]PullSecrets{
+		"":                              {false, Duration(30 * time.Second)},
+		"pullSecrets: {cacheTTL: 10s}":  {false, Duration(10 * time.Second)},
+		"pullSecrets: {enabled: true}":  {true, Duration(30 * time.Second)},
+		"pullSecrets: {enabled: false}": {false, Duration(30 * time.Second)},
+	} {
+		c, _, err := Load([]byte(smallest+"\n"+more+"\n"), today)
+		if err != nil || c.PullSecrets != want {
+			t.Errorf("%q: %+v, %v", more, c, err)
+		}
 	}
 }
 

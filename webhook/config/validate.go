@@ -266,6 +266,9 @@ func (v *validator) rewrites(f *File) {
 	}
 }
 
+// maxPullSecretTTL: the kubelet remembers a secret for about a minute.
+const maxPullSecretTTL = 5 * time.Minute
+
 // rest checks what is left: single values, and keys that this version cannot obey. Ignoring one of those could admit
 // what its author meant to refuse.
 func (v *validator) rest(f *File) {
@@ -295,6 +298,9 @@ func (v *validator) rest(f *File) {
 	}
 	if time.Duration(f.Limits.Deadline) > 29*time.Second {
 		v.bad("limits.deadline", "want less than the 30s that the API server waits at most")
+	}
+	if time.Duration(f.PullSecrets.CacheTTL) > maxPullSecretTTL {
+		v.bad("pullSecrets.cacheTTL", "want at most %s: a secret that was taken away would open its registry for as long", maxPullSecretTTL)
 	}
 	if len(f.Attestations) > 0 {
 		v.bad("attestations", "is not supported by this version")

@@ -9,8 +9,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Watch calls changed after something in one of the directories changed and then nothing more for a moment, until ctx
-// ends. It asks for the directories again after each change. It watches directories, not files: an editor replaces a
+// Watch calls changed once for what changed before it began to watch, and then after something in one of the directories
+// changed and nothing more for a moment, until ctx ends. It asks for the directories again after each change. It watches directories, not files: an editor replaces a
 // file, and a mounted ConfigMap or Secret swaps a symbolic link beside it.
 func Watch(ctx context.Context, dirs func() []string, changed func()) error {
 	const quiet = 100 * time.Millisecond
@@ -19,8 +19,8 @@ func Watch(ctx context.Context, dirs func() []string, changed func()) error {
 		return fmt.Errorf("watch for changes: %w", err)
 	}
 	defer watcher.Close()
-	timer := time.NewTimer(0)
-	<-timer.C
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
 	for {
 		for _, dir := range dirs() {
 			// Adding a directory again changes nothing.

@@ -21,6 +21,8 @@ type Config struct {
 	// Scope names how a registry is seen: by which credentials, trusting which authority. What a registry claimed is
 	// not taken over into another scope. nil is one scope for all.
 	Scope func(registry string) string
+	// Private keeps everything off the disk, and reads nothing from it: contents on disk are shared by all scopes.
+	Private bool
 	// Trust names whom signatures are believed: a hash of the signers' keys. A proof holds for one trust alone.
 	Trust string
 	// Observe counts look-ups: the cache and hit, miss or stale. nil counts nothing.
@@ -91,10 +93,11 @@ func (c *Content) manifest(ref webhook.Reference, maxBytes int64) (webhook.Manif
 	if m, hit := lookup(&c.config, c.store.manifests, "manifest", key); hit && int64(len(m.Body)) <= limit(maxBytes) {
 		return m, true
 	}
-	if c.store.disk == nil {
+	disk := c.store.diskFor(&c.config)
+	if disk == nil {
 		return webhook.Manifest{}, false
 	}
-	mediaType, body, ok := c.store.disk.read(ref, ref.Digest, limit(maxBytes))
+	mediaType, body, ok := disk.read(ref, ref.Digest, limit(maxBytes))
 	if !ok {
 		return webhook.Manifest{}, false
 	}
@@ -150,6 +153,9 @@ func (nowhere) Blob(_ context.Context, ref webhook.Reference, _ string, _ int64)
 func (c *Content) fetchManifest(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
 	key := c.config.key(ref)
 	return do(ctx, &c.flights, "manifest "+key, func(ctx context.Context) (webhook.Manifest, error) {
+		if m, landed := c.store.manifests.get(key); landed && ref.Digest != "" && int64(len(m.Body)) <= limit(maxBytes) {
+			return m, nil
+		}
 		m, err := c.fetch.Manifest(ctx, ref, maxBytes)
 		if err != nil {
 			return m, err
@@ -167,7 +173,7 @@ func (c *Content) remember(ref webhook.Reference, m webhook.Manifest) {
 	if ref.Digest == "" {
 		c.store.tags.add(c.config.key(ref), tag{m.Digest, now}, int64(len(m.Digest)))
 	}
-	if disk := c.store.disk; disk != nil {
+	if disk := c.store.diskFor(&c.config); disk != nil {
 		disk.write(pinned, m.Digest, m.MediaType, m.Body)
 		disk.name(ref, m, c.config.Scope(ref.Registry), now)
 	}
@@ -179,7 +185,8 @@ func (c *Content) Blob(ctx context.Context, ref webhook.Reference, digest string
 	if blob, hit := lookup(&c.config, c.store.blobs, "blob", key); hit && int64(len(blob)) <= limit(maxBytes) {
 		return blob, nil
 	}
-	if disk := c.store.disk; disk != nil {
+	disk := c.store.diskFor(&c.config)
+	if disk != nil {
 		if _, blob, ok := disk.read(ref, digest, limit(maxBytes)); ok {
 			c.config.Observe("disk", "hit")
 			c.store.blobs.add(key, blob, int64(len(blob)))
@@ -187,10 +194,13 @@ func (c *Content) Blob(ctx context.Context, ref webhook.Reference, digest string
 		}
 	}
 	return do(ctx, &c.flights, "blob "+key, func(ctx context.Context) ([]byte, error) {
+		if blob, landed := c.store.blobs.get(key); landed && int64(len(blob)) <= limit(maxBytes) {
+			return blob, nil
+		}
 		blob, err := c.fetch.Blob(ctx, ref, digest, maxBytes)
 		if err == nil {
 			c.store.blobs.add(key, blob, int64(len(blob)))
-			if disk := c.store.disk; disk != nil {
+			if disk != nil {
 				disk.write(ref, digest, "", blob)
 			}
 		}
@@ -206,12 +216,20 @@ func limit(maxBytes int64) int64 {
 	return maxBytes
 }
 
+// diskFor gives the disk to those who may use it.
+func (s *Store) diskFor(c *Config) *Disk {
+	if c.Private {
+		return nil
+	}
+	return s.disk
+}
+
 // last gives what a tag named when it was read last, if that may still be used in an outage.
 func (s *Store) last(c *Config, ref webhook.Reference) (tag, bool) {
 	now := c.Now()
 	last, known := s.tags.get(c.key(ref))
-	if !known && s.disk != nil {
-		last, known = s.disk.last(ref, c.Scope(ref.Registry), now)
+	if disk := s.diskFor(c); !known && disk != nil {
+		last, known = disk.last(ref, c.Scope(ref.Registry), now)
 	}
 	return last, known && now.Sub(last.read) < c.TagTTL+c.StaleIfError
 }
@@ -219,8 +237,8 @@ func (s *Store) last(c *Config, ref webhook.Reference) (tag, bool) {
 // forget drops what a tag named: its registry says that there is no such tag.
 func (s *Store) forget(c *Config, ref webhook.Reference) {
 	s.tags.remove(c.key(ref))
-	if s.disk != nil {
-		s.disk.forget(ref)
+	if disk := s.diskFor(c); disk != nil {
+		disk.forget(ref)
 	}
 }
 

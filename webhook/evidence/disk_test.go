@@ -196,3 +196,41 @@ func TestDiskIsBounded(t *testing.T) {
 		t.Errorf("%d bytes on disk", size)
 	}
 }
+
+// TestPrivate: what may not be shared neither goes to the disk nor comes from it, in an outage as little as otherwise.
+func TestPrivate(t *testing.T) {
+	w, dir := newWorld(t), t.TempDir()
+	w.onDisk(t, dir)
+	if err := w.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before, err := filepath.Glob(filepath.Join(dir, "blobs", "sha256", "*"))
+	if err != nil || len(before) != 4 {
+		t.Fatalf("blobs %v, %v", before, err)
+	}
+	w.config.Private = true
+	w.config.Scope = func(string) string { return "of somebody" }
+	w.onDisk(t, dir)
+	w.registry.Reset()
+	if err := w.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.wantRequests(t, 4, "with a full disk")
+	for _, blob := range before {
+		if err := os.Remove(blob); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.onDisk(t, dir)
+	if err := w.admit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := filepath.Glob(filepath.Join(dir, "blobs", "sha256", "*")); err != nil || len(after) > 0 {
+		t.Errorf("on disk: %v, %v", after, err)
+	}
+	w.onDisk(t, dir)
+	w.status.Store(503)
+	if err := w.admit(t.Context()); err == nil {
+		t.Error("admitted from nowhere")
+	}
+}

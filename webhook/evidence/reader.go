@@ -64,6 +64,10 @@ func (r *Reader) readTag(ctx context.Context, ref webhook.Reference) (*webhook.C
 		defer cancel()
 	}
 	content, err := do(ctx, &r.flights, "tag "+r.config.key(ref), func(ctx context.Context) (*webhook.Content, error) {
+		// Who looked before another flight landed and asks after it finds here what that one brought.
+		if last, known := r.store.tags.get(r.config.key(ref)); known && r.config.Now().Sub(last.read) < r.config.TagTTL*3/4 {
+			return &webhook.Content{Digest: last.digest}, nil
+		}
 		return r.read.ReadImage(ctx, ref, webhook.DigestOnly)
 	})
 	if err != nil && known && outage(err) {
@@ -88,6 +92,9 @@ func (r *Reader) readDigest(ctx context.Context, ref webhook.Reference, depth we
 		return content, nil
 	}
 	return do(ctx, &r.flights, strconv.Itoa(int(depth))+" "+key, func(ctx context.Context) (*webhook.Content, error) {
+		if content, landed := r.store.facts.get(key); landed {
+			return content, nil
+		}
 		content, err := r.read.ReadImage(ctx, ref, depth)
 		if err == nil && depth == webhook.WithConfig {
 			r.store.facts.add(key, content, sizeOf(content))
@@ -136,6 +143,9 @@ func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, rules []we
 		return last.signatures, nil
 	}
 	return do(ctx, &v.flights, key, func(ctx context.Context) (webhook.Signatures, error) {
+		if landed, ok := v.store.proofs.get(key); ok && landed.read.After(last.read) {
+			return landed.signatures, nil
+		}
 		// A proof that is too old is not renewed from what is there: somebody may have taken the signature away.
 		if v.known != nil && !hit {
 			if found, err := v.known.Verify(ctx, ref, rules); err == nil && satisfied(rules, found) {

@@ -67,7 +67,7 @@ func New(config Config) (*Client, error) {
 // Reads under way are not cut; end their contexts first.
 func (c *Client) Close() {
 	for _, h := range c.hosts {
-		h.tokens.wait()
+		h.tokens.close()
 		h.closeIdle()
 	}
 }

@@ -53,6 +53,7 @@ type tokens struct {
 	mu       sync.Mutex
 	fetching map[tokenKey]*fetch
 	running  sync.WaitGroup
+	closed   bool // nothing is added to running any more
 }
 
 type fetch struct {
@@ -84,7 +85,11 @@ func (t *tokens) get(ctx context.Context, key tokenKey, ask func(context.Context
 		f = &fetch{done: make(chan struct{}), err: errNoToken}
 		t.fetching[key] = f
 		detached := context.WithoutCancel(ctx)
-		t.running.Go(func() { t.run(detached, key, f, ask) })
+		if t.closed { // by a reader that outlived the client; it ends by itself
+			go t.run(detached, key, f, ask)
+		} else {
+			t.running.Go(func() { t.run(detached, key, f, ask) })
+		}
 	}
 	t.mu.Unlock()
 	select {
@@ -115,5 +120,10 @@ func (t *tokens) forget(c credential) {
 	}
 }
 
-// wait returns when no token is being fetched.
-func (t *tokens) wait() { t.running.Wait() }
+// close returns when no token is being fetched.
+func (t *tokens) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.running.Wait()
+}
