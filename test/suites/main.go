@@ -1,12 +1,12 @@
 // Suites runs the test suites one after another, and tells at the end which of them ran and which did not, and why. Of a
 // suite that passes it shows a line a package; of a test that fails, everything.
 //
-//	go run ./test/suites                 all: gofmt, vet, unit, e2e
+//	go run ./test/suites                 all: gofmt, vet, unit, distribution, e2e
 //	go run ./test/suites vet unit        these
 //	go run ./test/suites -skip e2e       all others
 //	go run ./test/suites -strict         a suite that cannot run here is a failure too
 //
-// It needs nothing but Go. A C compiler adds the race detector to unit; e2e needs Linux.
+// It needs nothing but Go. A C compiler adds the race detector to unit and distribution; e2e needs Linux.
 package main
 
 import (
@@ -43,7 +43,7 @@ type suite struct {
 }
 
 func suites() []suite {
-	return []suite{{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"e2e", e2e}}
+	return []suite{{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"distribution", distribution}, {"e2e", e2e}}
 }
 
 type skipped struct{ reason string }
@@ -105,7 +105,25 @@ func vet(ctx context.Context, out io.Writer, _ *tests) (string, error) {
 }
 
 func unit(ctx context.Context, _ io.Writer, tests *tests) (string, error) {
-	args := []string{"test", "-json", "-shuffle=on", "./..."}
+	return goTest(ctx, tests, "-shuffle=on", "./...")
+}
+
+// distribution runs the webhook against CNCF's registry, which is built first.
+func distribution(ctx context.Context, out io.Writer, tests *tests) (string, error) {
+	if err := stream(ctx, out, "go", "-C", "test/distribution", "run", "./cmd/registrybin"); err != nil {
+		return "", fmt.Errorf("build the registry: %w", err)
+	}
+	return goTest(ctx, tests, "-C=test/distribution", "-count=1", "-shuffle=on", "./...")
+}
+
+// goTest runs go test, with the race detector if there is a C compiler.
+func goTest(ctx context.Context, tests *tests, args ...string) (note string, err error) {
+	args = append([]string{"test"}, args...)
+	at := 1
+	if strings.HasPrefix(args[1], "-C=") {
+		at = 2 // it has to be the first flag
+	}
+	args = slices.Insert(args, at, "-json")
 	compiler, err := output(ctx, "go", "env", "CC")
 	if err != nil {
 		return "", err
@@ -114,11 +132,10 @@ func unit(ctx context.Context, _ io.Writer, tests *tests) (string, error) {
 		compiler = fields[0]
 	}
 	if _, err := exec.LookPath(compiler); err != nil {
-		args = append([]string{"CGO_ENABLED=0", "go"}, args...)
-		return "WITHOUT the race detector, which needs a C compiler: " + err.Error(), stream(ctx, tests, "env", args...)
+		return "WITHOUT the race detector, which needs a C compiler: " + err.Error(), stream(ctx, tests, "go", args...)
 	}
-	args = append([]string{"CGO_ENABLED=1", "go"}, slices.Insert(args, 1, "-race")...)
-	return "with the race detector", stream(ctx, tests, "env", args...)
+	args = slices.Insert(args, at, "-race")
+	return "with the race detector", stream(ctx, tests, "env", append([]string{"CGO_ENABLED=1", "go"}, args...)...)
 }
 
 // e2e runs the webhook behind a real API server. Its programs are built first, apart from the time limit of go test.
