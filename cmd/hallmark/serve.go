@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hallmark-admission/hallmark/webhook/registry"
 	"github.com/hallmark-admission/hallmark/webhook/server"
 )
 
@@ -59,12 +60,18 @@ pullSecrets.`,
 	return cmd
 }
 
+// largeAnswers bounds the memory of what registries send: 8 MiB each with the default limits.
+const largeAnswers = 8
+
 // serve runs the webhook until ctx ends.
 func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	metrics := server.NewMetrics()
 	l := &loader{
 		configFile: f.config, policyDirs: f.policies, metrics: metrics, log: log,
-		outside: outside{now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, log: log},
+		outside: outside{
+			now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, log: log,
+			budget: registry.NewBudget(largeAnswers),
+		},
 	}
 	if err := l.load(ctx); err != nil {
 		return err

@@ -38,6 +38,7 @@ type outside struct {
 	request func(registry, operation string, code int, elapsed time.Duration)
 	cached  func(cache, result string)
 	store   *evidence.Store // outlives generations
+	budget  registry.Budget // of all clients together; nil is one for each
 
 	kubernetes pullsecrets.Config // where pull secrets are read; zero is what a pod is given
 	log        *slog.Logger       // told of pull secrets that could not be read; nil tells nobody
@@ -219,7 +220,7 @@ func checkRuleNames(c *config.Config, rules []webhook.Rule) error {
 
 func registryConfig(c *config.Config, out outside) registry.Config {
 	rc := registry.Config{
-		Limits: registryLimits(c), Observe: out.request, DialContext: out.dial, Now: out.now,
+		Limits: registryLimits(c), Observe: out.request, DialContext: out.dial, Now: out.now, Budget: out.budget,
 	}
 	for _, r := range c.Registries {
 		rc.Hosts = append(rc.Hosts, registry.Host{

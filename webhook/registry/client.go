@@ -20,6 +20,7 @@ type Client struct {
 	limits  Limits
 	observe func(registry, operation string, code int, d time.Duration)
 	now     func() time.Time
+	budget  Budget
 }
 
 // New checks the configuration and reports everything that is wrong with it. It reads the files that it names and
@@ -30,6 +31,10 @@ func New(config Config) (*Client, error) {
 		limits:  config.Limits.withDefaults(),
 		observe: config.Observe,
 		now:     config.Now,
+		budget:  config.Budget,
+	}
+	if c.budget == nil {
+		c.budget = NewBudget(defaultBudget)
 	}
 	if c.observe == nil {
 		c.observe = func(string, string, int, time.Duration) {}

@@ -24,6 +24,9 @@ type Config struct {
 	// status (0 when none came) and how long it took, the body included. It is called concurrently; nil tells nobody.
 	Observe func(registry, operation string, code int, d time.Duration)
 
+	// Budget bounds the memory of all large answers together; several clients may share one. nil is one for this client.
+	Budget Budget
+
 	// DialContext replaces the dialer together with its filter of addresses, for tests and the demo; nil is the real one.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy picks the proxy of a request; nil is http.ProxyFromEnvironment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
@@ -31,6 +34,16 @@ type Config struct {
 	// Now is the clock by which tokens expire; nil is time.Now.
 	Now func() time.Time
 }
+
+// A Budget lets so many answers be read at the same time that are larger than 256 KiB, which few manifests and configs of
+// real images are. Each may still become as large as its own limit.
+type Budget chan struct{}
+
+// NewBudget makes one for at most that many large answers.
+func NewBudget(answers int) Budget { return make(Budget, answers) }
+
+// defaultBudget keeps large answers to 64 MiB with the default limits.
+const defaultBudget = 8
 
 // A Host is one registry. Its files are read once, by New.
 type Host struct {

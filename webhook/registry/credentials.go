@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"encoding/base64"
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,17 @@ func (c credentials) find(repository string) authn.AuthConfig {
 		}
 	}
 	return authn.AuthConfig{}
+}
+
+// secrets lists what nobody else may see, as it is and as it is sent.
+func (c credentials) secrets() []string {
+	var all []string
+	for _, entry := range c {
+		basic := base64.StdEncoding.EncodeToString([]byte(entry.auth.Username + ":" + entry.auth.Password))
+		all = append(all, basic, strings.TrimRight(basic, "="), entry.auth.Password, entry.auth.Auth, entry.auth.IdentityToken,
+			entry.auth.RegistryToken)
+	}
+	return all
 }
 
 func (config Host) readCredentials() (credentials, error) {

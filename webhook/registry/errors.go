@@ -15,11 +15,20 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook"
 )
 
-func (h *host) invalid(reason string, cause error) error { return invalid(h.name, reason, cause) }
+func (h *host) invalid(reason string, cause error) error {
+	return h.readError(webhook.Invalid, reason, cause)
+}
 
 func (h *host) tooLarge(what string, max int64) error { return tooLarge(h.name, what, max) }
 
-func (h *host) refuse(err error) error { return refuse(h.name, err) }
+// refuse makes what a parser found wrong an error of this registry.
+func (h *host) refuse(err error) error {
+	var read *webhook.ReadError
+	if errors.As(refuse(h.name, err), &read) {
+		return h.invalid(read.Reason, read.Err)
+	}
+	return err
+}
 
 func (h *host) otherContent(digest string) error {
 	return h.invalid("returned other content than "+shortDigest(digest)+" asked for", nil)

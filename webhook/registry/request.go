@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -201,6 +203,8 @@ func (c *Client) send(h *host, request *http.Request, e exchange) (*answer, erro
 	request.Header.Set("Accept-Encoding", "identity")
 	status, start := 0, time.Now()
 	defer func() { c.observe(h.name, e.operation, status, time.Since(start)) }()
+	request, done := boundAttempts(request)
+	defer done()
 	response, err := h.roundTrip(request)
 	if err != nil {
 		return nil, err
@@ -215,22 +219,41 @@ func (c *Client) send(h *host, request *http.Request, e exchange) (*answer, erro
 	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, h.invalid(fmt.Sprintf("sent a %s compressed with %s, which was not asked for", e.what, show(encoding)), nil)
 	}
-	got.body, err = readBody(response, e.maxBytes)
+	got.body, err = c.readBody(response, e.maxBytes)
 	if errors.Is(err, errTooLarge) {
 		return nil, h.tooLarge(e.what, e.maxBytes)
 	}
 	return got, err
 }
 
-var errTooLarge = errors.New("too large")
+// boundAttempts ends a request that net/http begins again and again: it does so for every connection that a server asks it
+// to leave before there is an answer (HTTP/2 GOAWAY), until the deadline.
+func boundAttempts(request *http.Request) (bounded *http.Request, done func()) {
+	const most = 4
+	ctx, cancel := context.WithCancelCause(request.Context())
+	var attempts atomic.Int32
+	trace := &httptrace.ClientTrace{GetConn: func(string) {
+		if attempts.Add(1) > most {
+			cancel(errAttempts)
+		}
+	}}
+	return request.WithContext(httptrace.WithClientTrace(ctx, trace)), func() { cancel(nil) }
+}
 
-// readBody reads at most limit bytes; one more is an error. The memory grows with what comes, and never beyond limit.
-func readBody(response *http.Response, limit int64) ([]byte, error) {
+var (
+	errTooLarge = errors.New("too large")
+	errAttempts = errors.New("the connection was refused again and again")
+)
+
+// readBody reads at most limit bytes; one more is an error. The memory grows with what comes, never beyond limit, and
+// beyond a common size only for as many answers at a time as the budget allows.
+func (c *Client) readBody(response *http.Response, limit int64) ([]byte, error) {
 	if response.ContentLength > limit {
 		return nil, errTooLarge
 	}
 	room := min(max(response.ContentLength, 0)+1, preallocated) // one more, in which the end is seen
 	body := make([]byte, 0, max(room, 1<<10))
+	budgeted := false
 	for {
 		n, err := response.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -241,10 +264,21 @@ func readBody(response *http.Response, limit int64) ([]byte, error) {
 			return body, nil
 		case err != nil:
 			return nil, err
-		case len(body) == cap(body):
-			larger := make([]byte, len(body), min(2*int64(cap(body)), oneMore(limit)))
-			copy(larger, body)
-			body = larger
+		case len(body) < cap(body):
+			continue
 		}
+		if !budgeted && len(body) >= preallocated {
+			ctx := response.Request.Context()
+			select {
+			case c.budget <- struct{}{}:
+				budgeted = true
+				defer func() { <-c.budget }()
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		larger := make([]byte, len(body), min(2*int64(cap(body)), oneMore(limit)))
+		copy(larger, body)
+		body = larger
 	}
 }

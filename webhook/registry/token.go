@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,6 +61,16 @@ type fetch struct {
 	done  chan struct{} // closed when token and err are set
 	token token
 	err   error
+}
+
+// values lists the tokens that are known, without the scheme in front.
+func (t *tokens) values() []string {
+	var values []string
+	for _, known := range t.known.Values() {
+		_, value, _ := strings.Cut(known.header, " ")
+		values = append(values, value)
+	}
+	return values
 }
 
 var errNoToken = errors.New("no token")

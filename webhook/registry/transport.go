@@ -155,7 +155,18 @@ func withPort(address, scheme string) string {
 	return strings.TrimSuffix(address, ":") + port
 }
 
-// readError makes the error for a registry.
+// readError makes the error for a registry. The reason may quote what the registry sent, and that may be a secret that
+// it was shown.
 func (h *host) readError(failure webhook.ReadFailure, reason string, cause error) error {
-	return &webhook.ReadError{Failure: failure, Registry: h.name, Reason: reason, Err: cause}
+	return &webhook.ReadError{Failure: failure, Registry: h.name, Reason: h.redact(reason), Err: cause}
+}
+
+// redact takes the secrets out of a text that this registry or its token service has been shown or has issued.
+func (h *host) redact(text string) string {
+	for _, secret := range append(h.credentials.secrets(), h.tokens.values()...) {
+		if len(secret) > 3 {
+			text = strings.ReplaceAll(text, secret, "[redacted]")
+		}
+	}
+	return text
 }
