@@ -3,6 +3,8 @@ package attack
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -114,7 +116,8 @@ func TestRegistryAnswers(t *testing.T) {
 	}
 }
 
-// TestRestartWithCacheDirectory: a restarted process needs one request for a tag, and none that is answered in an outage.
+// TestRestartWithCacheDirectory: a process that was killed needs one request for a tag when it is back, and none
+// that is answered in an outage.
 func TestRestartWithCacheDirectory(t *testing.T) {
 	cache := t.TempDir()
 	f, err := harness.NewFixture(t.Context(), t.TempDir(), registrytest.Config{}, func(text string) string {
@@ -130,12 +133,16 @@ func TestRestartWithCacheDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		f(world{fixture, hook})
-		if err := hook.Stop(); err != nil {
-			t.Errorf("%v\n%s", err, hook.Log())
-		}
+		hook.Kill()
 		fixture.Registry.Reset()
 	}
-	serve(func(w world) { allowed().check(t, w.admit(t, w.pod())) }, f)
+	serve(func(w world) {
+		allowed().check(t, w.admit(t, w.pod()))
+		eventually(t, "the index", func() bool {
+			index, err := os.ReadFile(filepath.Join(cache, "index.json"))
+			return err == nil && strings.Contains(string(index), ".sig")
+		})
+	}, f)
 	serve(func(w world) {
 		allowed().check(t, w.admit(t, w.pod()))
 		if requests := w.Registry.Requests(); len(requests) != 1 {

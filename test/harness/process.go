@@ -95,6 +95,13 @@ func (w *Webhook) Log() string {
 // PID is the number of the process.
 func (w *Webhook) PID() int { return w.command.Process.Pid }
 
+// Kill ends the process as a crash would.
+func (w *Webhook) Kill() {
+	w.Client.Close()
+	_ = w.command.Process.Kill()
+	<-w.exited
+}
+
 // Stop asks the process to end and waits for it.
 func (w *Webhook) Stop() error {
 	w.Client.Close()

@@ -374,10 +374,16 @@ func (d *Disk) measure() error {
 	return nil
 }
 
-// collect removes the blobs that were not used for longest, until a tenth is free.
+// collect removes the blobs that were not used for longest, until a tenth is free. What an admin has put there stays.
 func (d *Disk) collect() {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
+	brought := map[string]string{}
+	for _, entry := range d.entries {
+		if entry.Annotations[readTime] == "" {
+			d.own(brought, entry, 0)
+		}
+	}
 	files, err := os.ReadDir(d.blobs())
 	if err != nil {
 		return
@@ -394,6 +400,9 @@ func (d *Disk) collect() {
 	for _, info := range infos {
 		if d.size <= d.max*9/10 {
 			return
+		}
+		if _, stays := brought["sha256:"+info.Name()]; stays {
+			continue
 		}
 		if os.Remove(filepath.Join(d.blobs(), info.Name())) == nil {
 			d.size -= info.Size()

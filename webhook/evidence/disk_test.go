@@ -1,16 +1,23 @@
 package evidence_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/hallmark-admission/hallmark/webhook/evidence"
+	"github.com/hallmark-admission/hallmark/webhook/registrytest"
 )
 
 // onDisk restarts a world's memory over a directory.
@@ -143,6 +150,51 @@ func TestDiskOfAnotherTool(t *testing.T) {
 	}
 	w.status.Store(503)
 	w.clock.add(365 * 24 * time.Hour)
+	w.onDisk(t, dir)
+	if err := w.admit(t.Context()); err != nil {
+		t.Errorf("without a registry: %v", err)
+	}
+}
+
+// TestDiskOfCrane: a layout as "crane pull --format=oci --annotate-ref" writes it, by the library that crane is made of.
+func TestDiskOfCrane(t *testing.T) {
+	w, dir := newWorld(t), t.TempDir()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(w.registry.CAPEM())
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	defer transport.CloseIdleConnections()
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range []string{w.ref.String(), w.ref.Name() + ":" + registrytest.SignatureTag(w.digest)} {
+		ref, err := name.ParseReference(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pulled, err := remote.Image(ref, remote.WithTransport(transport), remote.WithContext(t.Context()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": image})
+		if err := path.AppendImage(pulled, named); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A directory that is too small makes room, but not of this.
+	disk, err := evidence.OpenDisk(dir, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store = evidence.NewStore(evidence.Limits{Bytes: 1 << 20}, disk)
+	w.wire(t)
+	if _, err := w.registry.PushImage(t.Context(), registrytest.Image{Repository: "golden/base", Tag: "v9", User: "1000"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.read.ReadImage(t.Context(), w.ref.WithTag("v9"), 0); err != nil {
+		t.Fatal(err)
+	}
+	w.status.Store(503)
 	w.onDisk(t, dir)
 	if err := w.admit(t.Context()); err != nil {
 		t.Errorf("without a registry: %v", err)
