@@ -113,8 +113,6 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 			image.Unknown[len(image.Unknown)-1].Fact |= needs
 			return
 		}
-	}
-	if image.Ref.Digest == "" {
 		image.TagDigest = image.Content.Digest
 		needs &^= FactTagDigest
 	}

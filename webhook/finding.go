@@ -45,10 +45,9 @@ func (f ModerFunc) Mode(rule, namespace string) Mode { return f(rule, namespace)
 
 // A Rule is what the flow has to know of a policy rule.
 type Rule struct {
-	Name       string
-	Needs      Fact // fetched facts that it mentions
-	Early      bool // an absent fact never makes it find anything, so that it can be judged before facts are fetched too
-	DefaultOff bool // judged only when the configuration names it
+	Name  string
+	Needs Fact // fetched facts that it mentions
+	Early bool // an absent fact never makes it find anything, so that it can be judged before facts are fetched too
 }
 
 // A Finding is one thing that a rule has against an image.

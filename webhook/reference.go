@@ -1,6 +1,8 @@
 package webhook
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -74,9 +76,7 @@ func (r Reference) String() string {
 
 // Short is String with a digest cut to its first twelve hexadecimal digits, for people.
 func (r Reference) Short() string {
-	if r.Digest != "" {
-		r.Digest = r.Digest[:len("sha256:")+12]
-	}
+	r.Digest = ShortDigest(r.Digest)
 	return r.String()
 }
 
@@ -94,6 +94,15 @@ func (r Reference) WithTag(tag string) Reference {
 	r.Tag, r.Digest = tag, ""
 	return r
 }
+
+// DigestOf is the digest of content.
+func DigestOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// ShortDigest keeps the first twelve hexadecimal digits of a digest, for people.
+func ShortDigest(digest string) string { return digest[:min(len(digest), len("sha256:")+12)] }
 
 // IsZero says that nothing was parsed.
 func (r Reference) IsZero() bool { return r.Registry == "" }

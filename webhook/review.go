@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -249,10 +250,8 @@ func exemption(image *Image, rule string) string {
 		return ""
 	}
 	for _, e := range image.Entry.Exemptions {
-		for _, r := range e.Rules {
-			if r == rule {
-				return e.Name
-			}
+		if slices.Contains(e.Rules, rule) {
+			return e.Name
 		}
 	}
 	return ""

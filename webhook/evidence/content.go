@@ -2,8 +2,6 @@ package evidence
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"time"
 
@@ -240,11 +238,6 @@ func (s *Store) forget(c *Config, ref webhook.Reference) {
 	if disk := s.diskFor(c); disk != nil {
 		disk.forget(ref)
 	}
-}
-
-func digestOf(content []byte) string {
-	sum := sha256.Sum256(content)
-	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // halfTheTime is a context that ends when half of what is left of ctx is over: who has a last answer to fall back on must

@@ -100,7 +100,7 @@ func (d *Disk) readBlob(digest string, limit int64) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
-	if digestOf(body) != digest {
+	if webhook.DigestOf(body) != digest {
 		_ = os.Remove(path) // a torn or a forged file: what is gone is fetched again
 		return nil, false
 	}

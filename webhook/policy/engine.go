@@ -107,7 +107,7 @@ func (e *Engine) findRules(compiler *ast.Compiler, off []string) error {
 		}
 		r.sets = slices.Sorted(maps.Keys(sets))
 		m := mentionsOf(compiler, slices.Concat(sets["deny"], sets["warn"]))
-		r.Needs, r.Rule.Early, r.DefaultOff = m.facts, r.Metadata.Early, r.Metadata.Off
+		r.Needs, r.Rule.Early = m.facts, r.Metadata.Early
 		e.object = e.object || m.object
 		e.rules = append(e.rules, r)
 		if slices.Contains(off, name) {

@@ -2,8 +2,6 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -131,7 +129,7 @@ func (c *Client) readManifest(
 	}
 	switch {
 	case ref.Digest != "":
-		q.reference, q.missing = ref.Digest, shortDigest(ref.Digest)
+		q.reference, q.missing = ref.Digest, webhook.ShortDigest(ref.Digest)
 	case ref.Tag != "":
 		q.reference, q.missing = ref.Tag, "tag "+ref.Tag
 	default:
@@ -141,7 +139,7 @@ func (c *Client) readManifest(
 	if err != nil {
 		return webhook.Manifest{}, err
 	}
-	digest := digestOf(answer.body)
+	digest := webhook.DigestOf(answer.body)
 	if ref.Digest != "" && digest != ref.Digest {
 		return webhook.Manifest{}, h.otherContent(ref.Digest)
 	}
@@ -164,29 +162,21 @@ type blob struct {
 func (c *Client) readBlob(ctx context.Context, h *host, b blob) ([]byte, error) {
 	answer, err := c.get(ctx, h, query{
 		operation: "blob", what: b.what, repository: b.repository, reference: b.digest,
-		missing: shortDigest(b.digest), accept: "*/*", maxBytes: b.maxBytes,
+		missing: webhook.ShortDigest(b.digest), accept: "*/*", maxBytes: b.maxBytes,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if digestOf(answer.body) != b.digest {
+	if webhook.DigestOf(answer.body) != b.digest {
 		return nil, h.otherContent(b.digest)
 	}
 	return answer.body, nil
-}
-
-func digestOf(content []byte) string {
-	sum := sha256.Sum256(content)
-	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 func isDigest(s string) bool {
 	digits, found := strings.CutPrefix(s, "sha256:")
 	return found && len(digits) == 64 && strings.Trim(digits, "0123456789abcdef") == ""
 }
-
-// shortDigest keeps twelve digits, for people.
-func shortDigest(digest string) string { return digest[:min(len(digest), len("sha256:")+12)] }
 
 // sizeText writes a limit as it was configured.
 func sizeText(n int64) string {

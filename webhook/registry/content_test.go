@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 
@@ -87,20 +86,7 @@ func TestChildren(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			pushIndexOf(t, r, test.children...)
 			got, err := client.ReadImage(t.Context(), parse(t, r.Host()+"/golden/base:v1"), webhook.WithConfig)
-			if test.reason != "" {
-				wantReadError(t, err, webhook.Invalid, r.Host(), test.reason)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var names []string
-			for _, p := range got.Platforms {
-				names = append(names, p.Name())
-			}
-			if !slices.Equal(names, test.want) {
-				t.Errorf("got %v, want %v", names, test.want)
-			}
+			wantPlatforms(t, got, test.want, err, r.Host(), test.reason)
 		})
 	}
 }

@@ -31,7 +31,7 @@ func (h *host) refuse(err error) error {
 }
 
 func (h *host) otherContent(digest string) error {
-	return h.invalid("returned other content than "+shortDigest(digest)+" asked for", nil)
+	return h.invalid("returned other content than "+webhook.ShortDigest(digest)+" asked for", nil)
 }
 
 func invalid(registry, reason string, cause error) error {

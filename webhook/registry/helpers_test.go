@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -149,3 +150,22 @@ func dialTo(address string, asked *[]string) func(context.Context, string, strin
 }
 
 const shortTimeout = 60 * time.Millisecond
+
+// wantPlatforms wants the platforms of an image by name, or when a reason is given, an error that says it.
+func wantPlatforms(t *testing.T, got *webhook.Content, want []string, err error, host, reason string) {
+	t.Helper()
+	if reason != "" {
+		wantReadError(t, err, webhook.Invalid, host, reason)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range got.Platforms {
+		names = append(names, p.Name())
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("got %v, want %v", names, want)
+	}
+}

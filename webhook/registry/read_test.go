@@ -141,20 +141,7 @@ func TestIndexPlatforms(t *testing.T) {
 			r := serve(t, registrytest.Config{})
 			pushIndexBody(t, r, test.replace...)
 			got, err := connect(t, r, nil).ReadImage(t.Context(), parse(t, r.Host()+"/golden/base:v1"), webhook.WithConfig)
-			if test.reason != "" {
-				wantReadError(t, err, webhook.Invalid, r.Host(), test.reason)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var names []string
-			for _, p := range got.Platforms {
-				names = append(names, p.Name())
-			}
-			if !slices.Equal(names, test.want) {
-				t.Errorf("got %v, want %v", names, test.want)
-			}
+			wantPlatforms(t, got, test.want, err, r.Host(), test.reason)
 		})
 	}
 }

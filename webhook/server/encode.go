@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -68,5 +67,3 @@ func reason(code int) metav1.StatusReason {
 	}
 	return metav1.StatusReasonInternalError
 }
-
-func asMaxBytes(err error, target **http.MaxBytesError) bool { return errors.As(err, target) }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -90,7 +91,7 @@ func (h *reviews) read(w http.ResponseWriter, r *http.Request) (*webhook.Request
 	}
 	body, err := readBody(http.MaxBytesReader(w, r.Body, maxBody), r.ContentLength)
 	if err != nil {
-		if tooLarge := new(http.MaxBytesError); asMaxBytes(err, &tooLarge) {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 			return nil, &httpError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the review is larger than %d bytes", maxBody)}
 		}
 		return nil, &httpError{http.StatusBadRequest, "the body could not be read"}

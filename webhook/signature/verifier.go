@@ -117,7 +117,7 @@ func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, rules []we
 	if err != nil {
 		return webhook.Signatures{}, &webhook.ReadError{
 			Failure: webhook.Invalid, Registry: ref.Registry,
-			Reason: fmt.Sprintf("%v for %s@%s", err, ref.Repository, shortDigest(ref.Digest)),
+			Reason: fmt.Sprintf("%v for %s@%s", err, ref.Repository, webhook.ShortDigest(ref.Digest)),
 		}
 	}
 	if len(asked) == 0 {
@@ -128,6 +128,3 @@ func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, rules []we
 
 // signatureTag is where cosign v2 keeps the signatures of a digest: "sha256-<hex>.sig".
 func signatureTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
-
-// shortDigest keeps twelve digits, for people.
-func shortDigest(digest string) string { return digest[:min(len(digest), len("sha256:")+12)] }
