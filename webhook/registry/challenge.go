@@ -86,6 +86,12 @@ func cutValue(s string) (value, rest string, found bool) {
 		}
 		return value, rest, true
 	}
+	value, rest, _ = cutQuoted(s) // when the quotes are not closed, there is nothing more
+	return value, rest, true
+}
+
+// cutQuoted takes a quoted string (RFC 9110, 5.6.4) off the front, where its first quote is.
+func cutQuoted(s string) (value, rest string, closed bool) {
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {
 		switch {
@@ -96,5 +102,5 @@ func cutValue(s string) (value, rest string, found bool) {
 		}
 		b.WriteByte(s[i])
 	}
-	return "", "", true // the quotes are not closed
+	return "", "", false
 }

@@ -135,22 +135,30 @@ func (c *Client) readManifest(
 	default:
 		return webhook.Manifest{}, h.invalid("was to be asked for an image without a tag or a digest", nil)
 	}
-	answer, err := c.get(ctx, h, q)
+	answer, digest, err := c.getManifest(ctx, h, q)
 	if err != nil {
 		return webhook.Manifest{}, err
-	}
-	digest := webhook.DigestOf(answer.body)
-	if ref.Digest != "" && digest != ref.Digest {
-		return webhook.Manifest{}, h.otherContent(ref.Digest)
-	}
-	if claimed := answer.header.Get("Docker-Content-Digest"); claimed != "" && claimed != digest {
-		return webhook.Manifest{}, h.invalid("sent a manifest that does not have the digest that it claims", nil)
 	}
 	doc, err := parseManifest(answer.body, answer.header.Get("Content-Type"), c.limits.IndexChildren)
 	if err != nil {
 		return webhook.Manifest{}, h.refuse(err)
 	}
 	return webhook.Manifest{Digest: digest, MediaType: doc.mediaType, Body: answer.body}, nil
+}
+
+// getManifest gives a manifest, whatever it says, and its digest, which is the one that was asked for.
+func (c *Client) getManifest(ctx context.Context, h *host, q query) (got *answer, digest string, err error) {
+	if got, err = c.get(ctx, h, q); err != nil {
+		return nil, "", err
+	}
+	digest = webhook.DigestOf(got.body)
+	if isDigest(q.reference) && digest != q.reference {
+		return nil, "", h.otherContent(q.reference)
+	}
+	if claimed := got.header.Get("Docker-Content-Digest"); claimed != "" && claimed != digest {
+		return nil, "", h.invalid("sent a manifest that does not have the digest that it claims", nil)
+	}
+	return got, digest, nil
 }
 
 // A blob is what readBlob is to read; what is its name in messages.

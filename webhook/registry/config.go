@@ -20,8 +20,9 @@ type Config struct {
 	Hosts  []Host // the only registries that are ever contacted
 	Limits Limits
 
-	// Observe is told of every HTTP request: the host as configured, the operation ("manifest", "blob" or "token"), the
-	// status (0 when none came) and how long it took, the body included. It is called concurrently; nil tells nobody.
+	// Observe is told of every HTTP request: the host as configured, the operation ("manifest", "blob", "referrers" or
+	// "token"), the status (0 when none came) and how long it took, the body included. It is called concurrently; nil tells
+	// nobody.
 	Observe func(registry, operation string, code int, d time.Duration)
 
 	// Budget bounds the memory of all large answers together; several clients may share one. nil is one for this client.
@@ -113,7 +114,7 @@ func dockerHubBlobHosts() []string {
 // newHost checks one entry of the configuration and makes everything that contacting it needs. It reports every
 // problem of the entry.
 func newHost(config Host, n network) (*host, error) {
-	h := &host{name: config.Host, address: config.Host, scheme: "https", tokens: newTokens(n.now)}
+	h := &host{name: config.Host, address: config.Host, scheme: "https", tokens: newTokens(n.now), absences: newAbsences()}
 	var problems []error
 	problem := func(err error) {
 		if err != nil {

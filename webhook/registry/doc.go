@@ -34,11 +34,14 @@
 // reader could understand them differently: duplicate or differently spelled members, the members of several kinds of
 // manifest, a type inside that is not the type outside, an index that gives an image another platform than its config.
 //
+// A list of referrers is the one thing without a digest: it may leave out or make up what it likes, since what it names
+// is read by digest. Its pages come from the place that was asked, are few, and are all there or an error.
+//
 // Nothing that a server sent in a body or that could be a secret (queries, headers, token answers) reaches an error.
 //
 // # Reading the code
 //
 // config.go checks the configuration; transport.go and address.go say who may be contacted; request.go asks for one
-// thing with redirects and caps, authorize.go, challenge.go and token.go with credentials; client.go and image.go say
-// what to ask for; manifest.go, imageconfig.go and json.go read it; errors.go words what went wrong.
+// thing with redirects and caps, authorize.go, challenge.go and token.go with credentials; client.go, referrers.go and
+// image.go say what to ask for; manifest.go, imageconfig.go, link.go and json.go read it; errors.go words what went wrong.
 package registry

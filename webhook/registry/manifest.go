@@ -53,28 +53,34 @@ type descriptor struct {
 
 // parseManifest reads a manifest or an index. The bytes are whatever a registry sent.
 func parseManifest(body []byte, contentType string, maxChildren int) (*document, error) {
-	top, err := members(body, "schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "signatures")
-	if errors.Is(err, errAmbiguous) {
-		return nil, invalidf("sent an ambiguous manifest (it %v)", err)
-	}
-	served := plainMediaType(contentType)
-	if served != "" && !isManifestType(served) {
-		return nil, invalidf("sent an unsupported manifest type %s", show(served))
-	}
-	if err != nil {
-		return nil, invalidf("sent a manifest that %v", err)
-	}
-	if version, err := integer(top["schemaVersion"]); err != nil || version != 2 && has(top, "schemaVersion") {
-		return nil, invalidf("sent an unsupported manifest type (schema version %s)", show(string(top["schemaVersion"])))
-	}
-	doc, err := documentType(top, served)
-	if err != nil {
+	top, doc, err := parseTop(body, contentType)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if doc.index {
+	case doc.index:
 		return doc, doc.readIndex(top, maxChildren)
 	}
 	return doc, doc.readManifest(top)
+}
+
+// parseTop reads which kind of document it is, and gives its members.
+func parseTop(body []byte, contentType string) (map[string]jsontext.Value, *document, error) {
+	top, err := members(body, "schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "signatures")
+	if errors.Is(err, errAmbiguous) {
+		return nil, nil, invalidf("sent an ambiguous manifest (it %v)", err)
+	}
+	served := plainMediaType(contentType)
+	if served != "" && !isManifestType(served) {
+		return nil, nil, invalidf("sent an unsupported manifest type %s", show(served))
+	}
+	if err != nil {
+		return nil, nil, invalidf("sent a manifest that %v", err)
+	}
+	if version, err := integer(top["schemaVersion"]); err != nil || version != 2 && has(top, "schemaVersion") {
+		return nil, nil, invalidf("sent an unsupported manifest type (schema version %s)", show(string(top["schemaVersion"])))
+	}
+	doc, err := documentType(top, served)
+	return top, doc, err
 }
 
 // documentType settles what a document is: the type that it was served with and the one inside must agree with each

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,16 +26,20 @@ const (
 
 // A query is one thing to ask a registry for.
 type query struct {
-	operation  string // "manifest" or "blob"
+	operation  string // "manifest", "blob" or "referrers"
 	repository string
 	reference  string // tag or digest
+	page       string // the query of a later page
 	accept     string
 	maxBytes   int64
 	what       string // "manifest", "config": for "sent a manifest larger than …"
 	missing    string // "tag v9.9.9": for "has no tag v9.9.9 of …"
+	answers    []int  // what is an answer and no error, besides 200
 }
 
-func (q query) path() string { return "/v2/" + q.repository + "/" + q.operation + "s/" + q.reference }
+func (q query) path() string {
+	return "/v2/" + q.repository + "/" + strings.TrimSuffix(q.operation, "s") + "s/" + q.reference
+}
 
 // An answer is what came back: a body only with 200.
 type answer struct {
@@ -54,7 +60,7 @@ func (c *Client) get(ctx context.Context, h *host, q query) (*answer, error) {
 			return nil, h.readError(webhook.Unavailable, refused, nil)
 		}
 		got, err := c.ask(ctx, h, q)
-		if err == nil && got.status != http.StatusOK {
+		if err == nil && got.status != http.StatusOK && !slices.Contains(q.answers, got.status) {
 			err = h.statusError(q, got.status)
 		}
 		var failure *webhook.ReadError
@@ -109,7 +115,7 @@ func (c *Client) retry(ctx context.Context, h *host, q query, refused *answer, s
 func (c *Client) follow(ctx context.Context, h *host, q query, authorization string) (*answer, error) {
 	bounded, cancel := context.WithTimeout(ctx, c.limits.Timeout)
 	defer cancel()
-	target := &url.URL{Scheme: h.scheme, Host: h.address, Path: q.path()}
+	target := &url.URL{Scheme: h.scheme, Host: h.address, Path: q.path(), RawQuery: q.page}
 	own := originOf(target)
 	for hop := 0; ; hop++ {
 		request, err := http.NewRequestWithContext(bounded, http.MethodGet, target.String(), nil)

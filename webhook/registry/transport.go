@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/hallmark-admission/hallmark/webhook"
 )
 
@@ -39,6 +41,7 @@ type host struct {
 	challenge   atomic.Pointer[challenge] // the last one; nil until the registry asks for credentials
 	tokens      *tokens
 	gate        *gate
+	absences    *lru.Cache[string, time.Time] // repositories without a referrers API, and until when that is believed
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
