@@ -15,10 +15,39 @@
 // # What is pushed
 //
 // The same Image always has the same digest: nothing in it depends on the time or on chance. Another tag, user, label
-// or layer makes another digest. Sign writes the manifest sha256-<hex>.sig as cosign v2 does; signatures accumulate in it.
-// PushManifest, PushBlob and Attach write anything at all, broken things too.
+// or layer makes another digest. PushManifest, PushBlob, Attach and AttachReferrer write anything at all, broken things
+// too.
 //
 // Pushing goes past the network, Config.Auth and Config.Intercept: only what clients do is recorded and disturbed.
+//
+// # Signatures
+//
+// There are four places for what is said about an image, and each is written as cosign writes it:
+//
+//	Sign, SignKeyless        a layer of the manifest sha256-<hex>.sig
+//	Attest                   a layer of the manifest sha256-<hex>.att
+//	SignBundle               a sigstore bundle in a manifest of its own, which refers to the image
+//	Attest{Bundle: true}     the same, with another statement
+//
+// Layers accumulate. What refers to an image is found through the referrers API with Config.Referrers, and without it
+// in the list sha256-<hex>, which AttachReferrer keeps as clients have to.
+//
+// Who signs keyless needs an authority, and a verifier needs to trust it. Both come from NewSigstore:
+//
+//	sigstore, err := registrytest.NewSigstore(registrytest.SigstoreConfig{})
+//	trustedRoot, err := sigstore.TrustedRootJSON()
+//	err = registry.SignKeyless(ctx, "golden/base", digest, sigstore, registrytest.KeylessOptions{
+//		Certificate: registrytest.Certificate{Identity: "dev@example.com", Issuer: "https://example.com"},
+//	})
+//	err = registry.SignBundle(ctx, "golden/base", digest, registrytest.BundleOptions{
+//		Signer:  registrytest.Signer{Key: key},
+//		Witness: registrytest.Witness{Log: sigstore, Timestamp: sigstore},
+//	})
+//
+// Signer says who signs, Certificate what an authority certifies, Witness who logs and stamps it and when, Statement
+// what is said in an envelope. The zero value of each is what cosign does; every field makes one thing otherwise, so
+// that a test takes a good signature and spoils one thing in it. For all else there is Mutate. With SigstoreConfig.Now
+// no time comes from the clock.
 //
 // # Making trouble
 //

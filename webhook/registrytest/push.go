@@ -89,8 +89,10 @@ type call struct {
 	body                      []byte
 }
 
-func (r *Registry) call(ctx context.Context, c call) (*answer, error) {
-	req, err := http.NewRequestWithContext(ctx, c.method, "http://"+r.host+c.path, bytes.NewReader(c.body))
+func (r *Registry) call(ctx context.Context, c call) (*answer, error) { return ask(ctx, r.backend, c) }
+
+func ask(ctx context.Context, handler http.Handler, c call) (*answer, error) {
+	req, err := http.NewRequestWithContext(ctx, c.method, "http://localhost"+c.path, bytes.NewReader(c.body))
 	if err != nil {
 		return nil, fmt.Errorf("registrytest: %s %s: %w", c.method, c.path, err)
 	}
@@ -100,7 +102,7 @@ func (r *Registry) call(ctx context.Context, c call) (*answer, error) {
 		req.Header.Set("Content-Type", c.contentType)
 	}
 	a := &answer{call: c, header: http.Header{}}
-	r.backend.ServeHTTP(a, req)
+	handler.ServeHTTP(a, req)
 	return a, ctx.Err()
 }
 

@@ -20,7 +20,7 @@ import (
 type Config struct {
 	PlainHTTP bool     // no TLS
 	DNSNames  []string // further names in the certificate, besides localhost and 127.0.0.1
-	Referrers bool     // serve the referrers API
+	Referrers bool     // serve the referrers API; without it AttachReferrer keeps the list under ReferrersTag
 	Auth      *Auth    // nil: nobody is asked for a password
 
 	// Intercept wraps everything that clients see. It is called once, by New.
@@ -36,16 +36,17 @@ type Request struct {
 
 // A Registry is a running registry. Its methods may be called concurrently.
 type Registry struct {
-	host    string
-	caPEM   []byte
-	backend http.Handler // the registry itself, without authentication and interception
-	server  *http.Server
-	served  chan struct{} // closed when the server has returned
+	host      string
+	caPEM     []byte
+	backend   http.Handler // the registry itself, without authentication and interception
+	referrers bool         // the backend has the referrers API
+	server    *http.Server
+	served    chan struct{} // closed when the server has returned
 
 	mu       sync.Mutex
 	requests []Request
 
-	signing sync.Mutex // one signature manifest is read and written at a time
+	signing sync.Mutex // one list of signatures or referrers is read and written at a time
 }
 
 // New binds a port of the loopback interface and begins to serve. Close or Stop ends it.
@@ -55,8 +56,12 @@ func New(config Config) (*Registry, error) {
 	}
 	silent := log.New(io.Discard, "", 0)
 	r := &Registry{
-		backend: registry.New(registry.Logger(silent), registry.WithReferrersSupport(config.Referrers)),
-		served:  make(chan struct{}),
+		backend:   registry.New(registry.Logger(silent)),
+		referrers: config.Referrers,
+		served:    make(chan struct{}),
+	}
+	if config.Referrers {
+		r.backend = &referrersAPI{next: r.backend}
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

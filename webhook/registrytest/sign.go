@@ -12,8 +12,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/sigstore/sigstore/pkg/signature"
-	"github.com/sigstore/sigstore/pkg/signature/options"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 )
 
@@ -31,7 +29,7 @@ type SignOptions struct {
 	DockerReference string
 	// Optional is written into the payload, as `cosign sign -a` does.
 	Optional map[string]any
-	// Annotations are added to those of the layer, a Rekor bundle for instance.
+	// Annotations are added to those of the layer, and replace those of the same names.
 	Annotations map[string]string
 	// Payload is signed instead of the one that would be made.
 	Payload []byte
@@ -39,6 +37,16 @@ type SignOptions struct {
 	AttachTo string
 	// SHA256 signs as cosign did up to v2.4: SHA-256 with every curve, and Ed25519 not pre-hashed.
 	SHA256 bool
+	// Witness has the signature logged and stamped.
+	Witness Witness
+	// Mutate changes the signature before it is stored.
+	Mutate func(*Signature)
+}
+
+// KeylessOptions say whom the certificate names, and how the signature differs from the one that `cosign sign` makes.
+type KeylessOptions struct {
+	Certificate Certificate
+	SignOptions
 }
 
 // A Signature is one layer of a signature manifest.
@@ -52,36 +60,69 @@ type Signature struct {
 // SignatureTag is the tag under which cosign v2 keeps the signatures of a digest.
 func SignatureTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
 
-// Sign signs a digest and stores the signature beside those that are there.
+// Sign signs a digest with a key and stores the signature beside those that are there.
 func (r *Registry) Sign(ctx context.Context, repository, digest string, key crypto.Signer, opts SignOptions) error {
-	body := opts.Payload
-	if body == nil {
-		var err error
-		if body, err = r.payload(repository, digest, opts); err != nil {
-			return err
-		}
-	}
-	encoded, err := SignPayload(key, body, opts.SHA256)
+	return r.sign(ctx, target{repository, digest}, Signer{Key: key, SHA256: opts.SHA256}, opts)
+}
+
+// SignKeyless signs a digest with a key that is thrown away and a certificate of an authority, whose log the signature
+// goes into unless opts say something else. The signature is stored beside those that are there.
+func (r *Registry) SignKeyless(
+	ctx context.Context, repository, digest string, by *Sigstore, opts KeylessOptions,
+) error {
+	return r.sign(ctx, target{repository, digest}, Signer{Keyless: by, Certificate: opts.Certificate}, opts.SignOptions)
+}
+
+// A target is what is signed and where it is.
+type target struct{ repository, digest string }
+
+func (r *Registry) sign(ctx context.Context, on target, by Signer, opts SignOptions) error {
+	witness := opts.Witness
+	ready, err := by.prepare(&witness)
 	if err != nil {
 		return err
 	}
-	if opts.AttachTo != "" {
-		digest = opts.AttachTo
+	body := opts.Payload
+	if body == nil {
+		if body, err = r.payload(on, opts); err != nil {
+			return err
+		}
 	}
-	return r.Attach(ctx, repository, digest, Signature{Payload: body, Base64: encoded, Annotations: opts.Annotations})
+	raw, err := ready.sign(body)
+	if err != nil {
+		return err
+	}
+	testimony, err := witness.testify(ctx, record{by: ready, signature: raw, signed: body}, raw)
+	if err != nil {
+		return err
+	}
+	layer := Signature{
+		Payload: body, Base64: base64.StdEncoding.EncodeToString(raw), Annotations: map[string]string{},
+	}
+	if err := testimony.annotate(layer.Annotations); err != nil {
+		return err
+	}
+	maps.Copy(layer.Annotations, opts.Annotations)
+	if opts.Mutate != nil {
+		opts.Mutate(&layer)
+	}
+	if opts.AttachTo != "" {
+		on.digest = opts.AttachTo
+	}
+	return r.Attach(ctx, on.repository, on.digest, layer)
 }
 
-func (r *Registry) payload(repository, digest string, opts SignOptions) ([]byte, error) {
+func (r *Registry) payload(on target, opts SignOptions) ([]byte, error) {
 	claim := payload.SimpleContainerImage{Optional: opts.Optional}
 	claim.Critical.Type = payload.CosignSignatureType
-	claim.Critical.Image.DockerManifestDigest = digest
+	claim.Critical.Image.DockerManifestDigest = on.digest
 	claim.Critical.Identity.DockerReference = opts.DockerReference
 	if opts.DockerReference == "" {
-		claim.Critical.Identity.DockerReference = r.host + "/" + repository
+		claim.Critical.Identity.DockerReference = r.host + "/" + on.repository
 	}
 	body, err := json.Marshal(claim)
 	if err != nil {
-		return nil, fmt.Errorf("registrytest: payload for %s: %w", repository, err)
+		return nil, fmt.Errorf("registrytest: payload for %s: %w", on.repository, err)
 	}
 	return body, nil
 }
@@ -89,26 +130,19 @@ func (r *Registry) payload(repository, digest string, opts SignOptions) ([]byte,
 // SignPayload signs as cosign v2 does with the default of its present version, or with sha256 of its earlier ones. The
 // signature is in base64.
 func SignPayload(key crypto.Signer, body []byte, sha256 bool) (string, error) {
-	load := func() (signature.Signer, error) { return signature.LoadDefaultSigner(key, options.WithED25519ph()) }
-	if sha256 {
-		load = func() (signature.Signer, error) { return signature.LoadSigner(key, crypto.SHA256) }
-	}
-	signer, err := load()
-	if err != nil {
-		return "", fmt.Errorf("registrytest: load the key: %w", err)
-	}
-	raw, err := signer.SignMessage(bytes.NewReader(body))
-	if err != nil {
-		return "", fmt.Errorf("registrytest: sign: %w", err)
-	}
-	return base64.StdEncoding.EncodeToString(raw), nil
+	raw, err := (&signer{key: key, sha256: sha256}).sign(body)
+	return base64.StdEncoding.EncodeToString(raw), err
 }
 
 // Attach stores signatures of a digest, valid or not, beside those that are there.
 func (r *Registry) Attach(ctx context.Context, repository, digest string, signatures ...Signature) error {
+	return r.attach(ctx, repository, SignatureTag(digest), signatures)
+}
+
+func (r *Registry) attach(ctx context.Context, repository, tag string, signatures []Signature) error {
 	r.signing.Lock()
 	defer r.signing.Unlock()
-	manifest := r.signatures(ctx, repository, digest)
+	manifest := r.signatures(ctx, repository, tag)
 	for _, s := range signatures {
 		mediaType := types.MediaType(SimpleSigning)
 		if s.MediaType != "" {
@@ -125,13 +159,13 @@ func (r *Registry) Attach(ctx context.Context, repository, digest string, signat
 		}
 		manifest.Layers = append(manifest.Layers, layer)
 	}
-	return r.pushSignatures(ctx, repository, digest, manifest)
+	return r.pushSignatures(ctx, repository, tag, manifest)
 }
 
 // signatures gives the signature manifest that is there, or an empty one.
-func (r *Registry) signatures(ctx context.Context, repository, digest string) v1.Manifest {
+func (r *Registry) signatures(ctx context.Context, repository, tag string) v1.Manifest {
 	empty := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{}}
-	stored, err := r.Manifest(ctx, repository, SignatureTag(digest))
+	stored, err := r.Manifest(ctx, repository, tag)
 	if err != nil {
 		return empty
 	}
@@ -143,7 +177,7 @@ func (r *Registry) signatures(ctx context.Context, repository, digest string) v1
 }
 
 // pushSignatures gives the manifest the config that cosign gives it: an image config with one diff ID a layer.
-func (r *Registry) pushSignatures(ctx context.Context, repository, digest string, manifest v1.Manifest) error {
+func (r *Registry) pushSignatures(ctx context.Context, repository, tag string, manifest v1.Manifest) error {
 	config := v1.ConfigFile{RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{}}}
 	for _, layer := range manifest.Layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
@@ -159,6 +193,6 @@ func (r *Registry) pushSignatures(ctx context.Context, repository, digest string
 	if err != nil {
 		return fmt.Errorf("registrytest: signature manifest: %w", err)
 	}
-	_, err = r.PushManifest(ctx, repository, SignatureTag(digest), Manifest{string(types.OCIManifestSchema1), body})
+	_, err = r.PushManifest(ctx, repository, tag, Manifest{string(types.OCIManifestSchema1), body})
 	return err
 }
