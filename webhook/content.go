@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -63,47 +62,6 @@ type Manifest struct {
 	MediaType string
 	Body      []byte
 	Stale     time.Time // as of Content
-}
-
-// A Signature is one valid signature by a trusted signer over one digest.
-type Signature struct {
-	Signer   string // its name in the configuration
-	Digest   string
-	Identity string // subject of a keyless certificate; "" for a key
-	Issuer   string // issuer of a keyless identity; "" for a key
-}
-
-// Signatures is what was found of an image's signatures.
-type Signatures struct {
-	Valid    []Signature // by trusted signers, sorted by signer, one each
-	Found    int         // all that are attached to the image, valid or not
-	Rejected []string    // why the others do not count, in words for a developer; at most a few
-}
-
-// Satisfied says whether signers have signed as a rule demands. Each counts once.
-func (r SignatureRule) Satisfied(signatures []Signature) bool {
-	distinct := 0
-	for _, name := range r.AnyOf {
-		if slices.ContainsFunc(signatures, func(s Signature) bool { return s.Signer == name }) {
-			distinct++
-		}
-	}
-	return distinct >= r.Threshold
-}
-
-// A Verifier looks for signatures that satisfy rules over an image, whose reference has a digest. It may stop when all
-// are. Signatures that cannot be verified are no error: they are counted in Found. An error means that it could not be
-// found out whether the rules are satisfied: a *ReadError, or that of ctx.
-type Verifier interface {
-	Verify(ctx context.Context, ref Reference, rules []SignatureRule) (Signatures, error)
-}
-
-// VerifierFunc is a function as a Verifier.
-type VerifierFunc func(ctx context.Context, ref Reference, rules []SignatureRule) (Signatures, error)
-
-// Verify calls f.
-func (f VerifierFunc) Verify(ctx context.Context, ref Reference, rules []SignatureRule) (Signatures, error) {
-	return f(ctx, ref, rules)
 }
 
 // ReadFailure classifies why something could not be read.

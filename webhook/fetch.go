@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -30,12 +31,32 @@ func (v *review) needs(image *Image) Fact {
 	if len(image.Entry.Signed) == 0 {
 		needs &^= FactSignatures
 	}
+	if len(v.attestations(image)) == 0 {
+		needs &^= FactAttestations
+	}
 	decorated := image.Ref.Tag != "" && image.Ref.Digest != "" && (image.Entry.Tags == nil || !image.Entry.Tags.Digest)
 	locked := image.Ref.Digest == "" && image.Entry.Golden != nil && image.Entry.Golden.Follow == "locked"
 	if !decorated && !locked {
 		needs &^= FactTagDigest
 	}
 	return needs
+}
+
+// attestations are what has to be attested of an image by the configuration, and the types that rules in force name
+// besides.
+func (v *review) attestations(image *Image) []AttestationRule {
+	all := image.Entry.Attested
+	for _, rule := range v.Rules {
+		if len(rule.Attested) == 0 || v.mode(rule.Name) == Off || exemption(image, rule.Name) != "" {
+			continue
+		}
+		for _, predicateType := range rule.Attested {
+			if !slices.ContainsFunc(all, func(r AttestationRule) bool { return r.PredicateType == predicateType }) {
+				all = append(all[:len(all):len(all)], AttestationRule{PredicateType: predicateType})
+			}
+		}
+	}
+	return all
 }
 
 // writtenAgain says that an UPDATE writes the tag of what runs there already under its digest, as kubectl apply does.
@@ -143,6 +164,13 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 		signatures, err := v.verify(ctx, pinned, image.Entry.Signed)
 		if err == nil {
 			image.Signatures = &signatures
+		}
+		return err
+	})
+	task(FactAttestations, func() error {
+		attested, err := v.attest(ctx, pinned, v.attestations(image))
+		if err == nil {
+			image.Attested = &attested
 		}
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 )
 
 // Mode says what a finding of a rule does.
@@ -45,9 +46,10 @@ func (f ModerFunc) Mode(rule, namespace string) Mode { return f(rule, namespace)
 
 // A Rule is what the flow has to know of a policy rule.
 type Rule struct {
-	Name  string
-	Needs Fact // fetched facts that it mentions
-	Early bool // an absent fact never makes it find anything, so that it can be judged before facts are fetched too
+	Name     string
+	Needs    Fact     // fetched facts that it mentions
+	Attested []string // predicate types of attestations that it names; those of the configuration apply besides
+	Early    bool     // an absent fact never makes it find anything, so that it can be judged before facts are fetched too
 }
 
 // A Finding is one thing that a rule has against an image.
@@ -79,6 +81,7 @@ type Input struct {
 	Request   *Request
 	Workspace Workspace
 	Images    []*Image
+	Time      time.Time // of the decision
 }
 
 // A Judge judges the rules of one phase. What a rule cannot judge (undefined, wrong type, run-time error) is a finding

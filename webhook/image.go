@@ -91,6 +91,7 @@ type Image struct {
 	Content    *Content // nil when not fetched
 	TagDigest  string   // "" when not fetched
 	Signatures *Signatures
+	Attested   *Attestations
 	Unknown    []Unknown
 	Stale      time.Time // when the tag was read, if its registry fails now and the last answer is used; else zero
 
@@ -151,6 +152,7 @@ type CatalogueEntry struct {
 	Tags       *TagRule // the rule that the tag must follow
 	Golden     *Golden  // nil when the repository is not in the catalogue
 	Signed     []SignatureRule
+	Attested   []AttestationRule
 	Exemptions []Exemption
 }
 
@@ -180,12 +182,6 @@ type Golden struct {
 	UID                            *int64
 	Role                           bool     // the role is one that the entry allows
 	Roles                          []string // restriction; empty for none
-}
-
-// SignatureRule says who must have signed: at least Threshold of AnyOf.
-type SignatureRule struct {
-	AnyOf     []string
-	Threshold int
 }
 
 // Exemption takes rules away from an image.

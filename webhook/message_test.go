@@ -28,6 +28,7 @@ func reviewerWith(t testing.TB, find func(in *Input) []Finding) *Reviewer {
 			return &Content{Digest: someDigest}, nil
 		}),
 		Verifier: VerifierFunc(func(context.Context, Reference, []SignatureRule) (Signatures, error) { return Signatures{}, nil }),
+		Attester: AttesterFunc(func(context.Context, Reference, []AttestationRule) (Attestations, error) { return Attestations{}, nil }),
 		Suggest: SuggesterFunc(func(image *Image) string {
 			if strings.HasSuffix(image.Ref.Repository, "enterprise-base") {
 				return "registry.corp.example:5000/golden/base:v3.2.1"

@@ -1,7 +1,10 @@
 package webhook
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -117,4 +120,26 @@ func MatchName(glob, name string) bool {
 		}
 		name, rest = name[i+len(middle):], after
 	}
+}
+
+// CompileWhole compiles a regular expression that has to match all of a text of one line. Anchors for several lines are
+// refused: whoever writes them expects something else.
+func CompileWhole(pattern string) (*regexp.Regexp, error) {
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return nil, fmt.Errorf("the regular expression does not compile: %w", err)
+	}
+	if hasLines(parsed) {
+		return nil, errors.New("flags for several lines are not allowed; the pattern matches all of one line")
+	}
+	return regexp.Compile(`\A(?:` + pattern + `)\z`)
+}
+
+// hasLines says whether (?m) or (?s) changes what a part of an expression matches.
+func hasLines(part *syntax.Regexp) bool {
+	switch part.Op {
+	case syntax.OpBeginLine, syntax.OpEndLine, syntax.OpAnyChar:
+		return true
+	}
+	return slices.ContainsFunc(part.Sub, hasLines)
 }

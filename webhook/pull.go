@@ -16,15 +16,22 @@ type Pull struct {
 // A Puller says by whom the images of one object are read and verified, when its own credentials count. It is asked once
 // a request, and only when an image has to be fetched. Errors are *PullError, or those of ctx.
 type Puller interface {
-	Sources(ctx context.Context, pull Pull) (ImageReader, Verifier, error)
+	Sources(ctx context.Context, pull Pull) (Sources, error)
 }
 
 // PullerFunc is a function as a Puller.
-type PullerFunc func(ctx context.Context, pull Pull) (ImageReader, Verifier, error)
+type PullerFunc func(ctx context.Context, pull Pull) (Sources, error)
 
 // Sources calls f.
-func (f PullerFunc) Sources(ctx context.Context, pull Pull) (ImageReader, Verifier, error) {
+func (f PullerFunc) Sources(ctx context.Context, pull Pull) (Sources, error) {
 	return f(ctx, pull)
+}
+
+// Sources are by whom images are read and verified.
+type Sources struct {
+	Reader   ImageReader
+	Verifier Verifier
+	Attester Attester
 }
 
 // A PullError says why the credentials of an object are not known.
@@ -45,12 +52,11 @@ func (e *PullError) Error() string {
 // Unwrap gives the cause.
 func (e *PullError) Unwrap() error { return e.Err }
 
-// sources are by whom the images of one request are read and verified.
+// sources are found out once a request.
 type sources struct {
-	once   sync.Once
-	reader ImageReader
-	verify Verifier
-	err    error
+	Sources
+	once sync.Once
+	err  error
 }
 
 // readImage reads as the object may.
@@ -59,7 +65,7 @@ func (v *review) readImage(ctx context.Context, ref Reference, depth Depth) (*Co
 	if s.err != nil {
 		return nil, s.err
 	}
-	return s.reader.ReadImage(ctx, ref, depth)
+	return s.Reader.ReadImage(ctx, ref, depth)
 }
 
 // verify verifies as the object may.
@@ -68,7 +74,16 @@ func (v *review) verify(ctx context.Context, ref Reference, rules []SignatureRul
 	if s.err != nil {
 		return Signatures{}, s.err
 	}
-	return s.verify.Verify(ctx, ref, rules)
+	return s.Verifier.Verify(ctx, ref, rules)
+}
+
+// attest looks for attestations as the object may.
+func (v *review) attest(ctx context.Context, ref Reference, rules []AttestationRule) (Attestations, error) {
+	s := v.asked(ctx)
+	if s.err != nil {
+		return Attestations{}, s.err
+	}
+	return s.Attester.Attest(ctx, ref, rules)
 }
 
 // asked gives the sources, which are found out for the first image that needs them. What is in no namespace has no
@@ -77,11 +92,11 @@ func (v *review) asked(ctx context.Context) *sources {
 	s := &v.sources
 	s.once.Do(func() {
 		if v.Puller == nil || v.request.Namespace == "" {
-			s.reader, s.verify = v.Reader, v.Verifier
+			s.Sources = Sources{v.Reader, v.Verifier, v.Attester}
 			return
 		}
 		s.err = errors.New("the sources are not known") // should the puller panic
-		s.reader, s.verify, s.err = v.Puller.Sources(ctx, v.object.spec.pull(v.request.Namespace))
+		s.Sources, s.err = v.Puller.Sources(ctx, v.object.spec.pull(v.request.Namespace))
 	})
 	return s
 }

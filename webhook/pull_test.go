@@ -50,15 +50,18 @@ func TestPull(t *testing.T) {
 			})
 			var got []Pull
 			var reads, verifies atomic.Int32
-			r.Puller = PullerFunc(func(_ context.Context, pull Pull) (ImageReader, Verifier, error) {
+			r.Puller = PullerFunc(func(_ context.Context, pull Pull) (Sources, error) {
 				got = append(got, pull)
-				return ImageReaderFunc(func(context.Context, Reference, Depth) (*Content, error) {
+				return Sources{
+					Reader: ImageReaderFunc(func(context.Context, Reference, Depth) (*Content, error) {
 						reads.Add(1)
 						return &Content{Digest: someDigest, Platforms: []Platform{{User: "1000"}}}, nil
-					}), VerifierFunc(func(context.Context, Reference, []SignatureRule) (Signatures, error) {
+					}),
+					Verifier: VerifierFunc(func(context.Context, Reference, []SignatureRule) (Signatures, error) {
 						verifies.Add(1)
 						return Signatures{}, nil
-					}), nil
+					}),
+				}, nil
 			})
 			r.Validate(t.Context(), podOf(t, c.spec))
 			if !reflect.DeepEqual(got, c.want) {
@@ -86,9 +89,9 @@ func TestPullFails(t *testing.T) {
 			r := reviewerWith(t, func(*Input) []Finding { return nil })
 			r.Catalogue = CataloguerFunc(covered)
 			asked := 0
-			r.Puller = PullerFunc(func(context.Context, Pull) (ImageReader, Verifier, error) {
+			r.Puller = PullerFunc(func(context.Context, Pull) (Sources, error) {
 				asked++
-				return nil, nil, c.err
+				return Sources{}, c.err
 			})
 			request := podOf(t, m{"containers": []m{{"name": "a", "image": "r.io/a:v1@" + someDigest}, {"name": "b", "image": "r.io/b:v1"}}})
 			d := r.Validate(t.Context(), request)
@@ -106,7 +109,7 @@ func TestPullFails(t *testing.T) {
 func TestPullPanics(t *testing.T) {
 	r := reviewerWith(t, func(*Input) []Finding { return nil })
 	r.Catalogue = CataloguerFunc(covered)
-	r.Puller = PullerFunc(func(context.Context, Pull) (ImageReader, Verifier, error) { panic("puller") })
+	r.Puller = PullerFunc(func(context.Context, Pull) (Sources, error) { panic("puller") })
 	defer func() {
 		if p, ok := recover().(string); !ok || !strings.Contains(p, "puller") {
 			t.Errorf("recovered %v", p)

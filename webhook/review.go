@@ -18,6 +18,7 @@ type Config struct {
 	Catalogue   Cataloguer
 	Reader      ImageReader
 	Verifier    Verifier
+	Attester    Attester
 	Suggest     Suggester // may be nil
 	Rewrite     Rewriter  // may be nil
 	Puller      Puller    // for objects that have credentials of their own; nil: Reader and Verifier for all
@@ -40,8 +41,8 @@ func New(config Config) (*Reviewer, error) {
 		missing bool
 	}{
 		{"Modes", config.Modes == nil}, {"Judge", config.Judge == nil}, {"Catalogue", config.Catalogue == nil},
-		{"Reader", config.Reader == nil}, {"Verifier", config.Verifier == nil}, {"Now", config.Now == nil},
-		{"Rules", len(config.Rules) == 0},
+		{"Reader", config.Reader == nil}, {"Verifier", config.Verifier == nil}, {"Attester", config.Attester == nil},
+		{"Now", config.Now == nil}, {"Rules", len(config.Rules) == 0},
 	} {
 		if part.missing {
 			errs = append(errs, fmt.Errorf("reviewer: %s is missing", part.name))
@@ -222,7 +223,9 @@ func (v *review) judgeLate(ctx context.Context) ([]Finding, error) {
 
 // judge gives every finding its mode, and drops those that no rule's mode or an exemption lets stand.
 func (v *review) judge(ctx context.Context, phase Phase, images []*Image) ([]Finding, error) {
-	findings, err := v.Judge.Judge(ctx, phase, &Input{Request: v.request, Workspace: v.workspace, Images: images})
+	findings, err := v.Judge.Judge(ctx, phase, &Input{
+		Request: v.request, Workspace: v.workspace, Images: images, Time: v.Now(),
+	})
 	if err != nil {
 		return nil, err
 	}

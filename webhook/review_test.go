@@ -16,6 +16,7 @@ import (
 func covered(_ *Request, image *Image) {
 	image.Entry.Registry = RegistryMatch{Host: true, Repository: true}
 	image.Entry.Signed = []SignatureRule{{AnyOf: []string{"ci"}, Threshold: 1}}
+	image.Entry.Attested = []AttestationRule{{PredicateType: "slsa.dev/provenance/v1", AnyOf: []string{"ci"}}}
 }
 
 // TestUndecided: what a rule needed and nobody could read refuses the request, whatever the rule says, and in words that
@@ -58,6 +59,7 @@ func TestUndecided(t *testing.T) {
 func TestFactsAreFetchedOnDemand(t *testing.T) {
 	request := podOf(t, m{"containers": []m{{"name": "dev", "image": "r.io/a:v1@" + someDigest}}})
 	var reads, verifies atomic.Int32
+	var attested []string
 	reviewer := func(rules []Rule, find func(*Input) []Finding) *Reviewer {
 		r := reviewerWith(t, find)
 		r.Rules, r.Catalogue = rules, CataloguerFunc(covered)
@@ -69,6 +71,12 @@ func TestFactsAreFetchedOnDemand(t *testing.T) {
 			verifies.Add(1)
 			return Signatures{}, nil
 		})
+		r.Attester = AttesterFunc(func(_ context.Context, _ Reference, rules []AttestationRule) (Attestations, error) {
+			for _, rule := range rules {
+				attested = append(attested, rule.PredicateType+" by "+strings.Join(rule.AnyOf, ","))
+			}
+			return Attestations{}, nil
+		})
 		return r
 	}
 	nothing := func(*Input) []Finding { return nil }
@@ -76,19 +84,37 @@ func TestFactsAreFetchedOnDemand(t *testing.T) {
 		rules           []Rule
 		find            func(*Input) []Finding
 		reads, verifies int32
+		attested        []string
 	}{
-		"no facts":   {[]Rule{{Name: "registry"}}, nothing, 0, 0},
-		"user":       {[]Rule{{Name: "user", Needs: FactUser}}, nothing, 1, 0},
-		"signatures": {[]Rule{{Name: "signature", Needs: FactSignatures}}, nothing, 0, 1},
-		"both":       {[]Rule{{Name: "signature", Needs: FactSignatures}, {Name: "user", Needs: FactUser}}, nothing, 1, 1},
+		"no facts":   {[]Rule{{Name: "registry"}}, nothing, 0, 0, nil},
+		"user":       {[]Rule{{Name: "user", Needs: FactUser}}, nothing, 1, 0, nil},
+		"signatures": {[]Rule{{Name: "signature", Needs: FactSignatures}}, nothing, 0, 1, nil},
+		"both":       {[]Rule{{Name: "signature", Needs: FactSignatures}, {Name: "user", Needs: FactUser}}, nothing, 1, 1, nil},
+		"attested":   {[]Rule{{Name: "attestation", Needs: FactAttestations}}, nothing, 0, 0, []string{"slsa.dev/provenance/v1 by ci"}},
+		"attested by the configuration and rules": {[]Rule{
+			{Name: "attestation", Needs: FactAttestations},
+			{Name: "scanned", Needs: FactAttestations, Attested: []string{"a/scan", "slsa.dev/provenance/v1"}},
+			{Name: "off", Needs: FactAttestations, Attested: []string{"a/secret"}},
+		}, nothing, 0, 0, []string{"slsa.dev/provenance/v1 by ci", "a/scan by "}},
 		"denied early": {[]Rule{{Name: "registry"}, {Name: "signature", Needs: FactSignatures}}, func(in *Input) []Finding {
 			return []Finding{{Rule: "registry", Image: in.Images[0], Message: "no"}}
-		}, 0, 0},
+		}, 0, 0, nil},
 	} {
 		t.Run(title, func(t *testing.T) {
 			reads.Store(0)
 			verifies.Store(0)
-			reviewer(c.rules, c.find).Validate(t.Context(), request)
+			attested = nil
+			r := reviewer(c.rules, c.find)
+			r.Modes = ModerFunc(func(rule, _ string) Mode {
+				if rule == "off" {
+					return Off
+				}
+				return Enforce
+			})
+			r.Validate(t.Context(), request)
+			if !slices.Equal(attested, c.attested) {
+				t.Errorf("attestations %q, want %q", attested, c.attested)
+			}
 			if reads.Load() != c.reads || verifies.Load() != c.verifies {
 				t.Errorf("%d reads and %d verifications, want %d and %d", reads.Load(), verifies.Load(), c.reads, c.verifies)
 			}

@@ -6,7 +6,7 @@ import "context"
 type Warmed struct {
 	Digest  string
 	Unknown []Unknown // what could not be found out
-	Signed  bool      // the signatures that the configuration demands are there
+	Signed  bool      // the signatures and attestations that the configuration demands are there
 }
 
 // Warm reads and verifies an image as an admission would, so that the first workspace that starts from it does not wait.
@@ -21,6 +21,9 @@ func (r *Reviewer) Warm(ctx context.Context, ref Reference) Warmed {
 	warmed := Warmed{Digest: image.Digest(), Unknown: image.Unknown, Signed: true}
 	for _, rule := range image.Entry.Signed {
 		warmed.Signed = warmed.Signed && image.Signatures != nil && rule.Satisfied(image.Signatures.Valid)
+	}
+	for _, rule := range image.Entry.Attested {
+		warmed.Signed = warmed.Signed && image.Attested != nil && rule.Satisfied(image.Attested.Valid)
 	}
 	return warmed
 }

@@ -89,6 +89,9 @@ func pullImages(ctx context.Context, io streams, f pullFlags) (err error) {
 		return hinted{errors.New("no image to pull"), "name images, or give goldenImages a defaultTag in the configuration"}
 	}
 	var errs []error
+	if err := g.trust.Wait(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("trust material: %w", err))
+	}
 	for _, image := range images {
 		errs = append(errs, pullImage(ctx, io, g, image))
 	}

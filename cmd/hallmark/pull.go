@@ -68,25 +68,25 @@ func newPuller(read secretReader, shared *view, hosts map[string]viewMaker) *pul
 }
 
 // Sources implements webhook.Puller.
-func (p *puller) Sources(ctx context.Context, pull webhook.Pull) (webhook.ImageReader, webhook.Verifier, error) {
+func (p *puller) Sources(ctx context.Context, pull webhook.Pull) (webhook.Sources, error) {
 	found, err := p.read(ctx, pull)
 	if err != nil {
-		return nil, nil, err
+		return webhook.Sources{}, err
 	}
 	s := &pulled{shared: p.shared, notes: found.Notes, own: map[string]*view{}}
 	for host := range p.hosts {
 		credentials, err := registry.PullCredentials(host, found.Configs)
 		if err != nil {
-			return nil, nil, &webhook.PullError{Reason: "a pull secret could not be used: " + err.Error()}
+			return webhook.Sources{}, &webhook.PullError{Reason: "a pull secret could not be used: " + err.Error()}
 		}
 		if credentials == nil {
 			continue
 		}
 		if s.own[host], err = p.view(host, credentials); err != nil {
-			return nil, nil, &webhook.PullError{Reason: "the pull secrets for " + host + " could not be used", Retry: true, Err: err}
+			return webhook.Sources{}, &webhook.PullError{Reason: "the pull secrets for " + host + " could not be used", Retry: true, Err: err}
 		}
 	}
-	return s, s, nil
+	return webhook.Sources{Reader: s, Verifier: s, Attester: s}, nil
 }
 
 // view gives the view of a registry with credentials. Once the puller is closed, views are no longer kept, and their
@@ -146,6 +146,14 @@ func (p *pulled) Verify(
 ) (webhook.Signatures, error) {
 	signatures, err := p.view(ref).verifier.Verify(ctx, ref, rules)
 	return signatures, p.explain(err)
+}
+
+// Attest implements webhook.Attester.
+func (p *pulled) Attest(
+	ctx context.Context, ref webhook.Reference, rules []webhook.AttestationRule,
+) (webhook.Attestations, error) {
+	attestations, err := p.view(ref).verifier.Attest(ctx, ref, rules)
+	return attestations, p.explain(err)
 }
 
 // explain adds to a refusal which secrets were passed over.

@@ -458,7 +458,7 @@ func TestPullerIsBounded(t *testing.T) {
 	}})
 	for users = range maxViews + 10 {
 		for range 2 {
-			if _, _, err := p.Sources(t.Context(), webhook.Pull{}); err != nil {
+			if _, err := p.Sources(t.Context(), webhook.Pull{}); err != nil {
 				t.Fatal(err)
 			}
 		}

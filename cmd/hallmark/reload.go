@@ -64,6 +64,7 @@ func (l *loader) load(ctx context.Context) error {
 		l.log.Warn("configuration", "file", l.configFile, "problem", p.String())
 	}
 	l.fingerprint = fingerprint
+	l.outside.trust = next.trust
 	l.metrics.Policy(next.reviewer.Revision)
 	if old := l.generation.Swap(next); old != nil {
 		old.close()

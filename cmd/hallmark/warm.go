@@ -14,6 +14,7 @@ import (
 func warm(ctx context.Context, g *generation, log *slog.Logger) {
 	const together = 4
 	start, failed, read := time.Now(), 0, 0
+	_ = g.trust.Wait(ctx) // what could not be read is logged where it is read
 	var mutex sync.Mutex
 	var group sync.WaitGroup
 	slots := make(chan struct{}, together)

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -28,6 +28,7 @@ import (
 type generation struct {
 	reviewer *webhook.Reviewer
 	config   *config.Config
+	trust    *signature.Trust
 	close    func()
 }
 
@@ -37,11 +38,12 @@ type outside struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
 	request func(registry, operation string, code int, elapsed time.Duration)
 	cached  func(cache, result string)
-	store   *evidence.Store // outlives generations
-	budget  registry.Budget // of all clients together; nil is one for each
+	store   *evidence.Store  // outlives generations
+	trust   *signature.Trust // of the generation before; nil at first
+	budget  registry.Budget  // of all clients together; nil is one for each
 
 	kubernetes pullsecrets.Config // where pull secrets are read; zero is what a pod is given
-	log        *slog.Logger       // told of pull secrets that could not be read; nil tells nobody
+	log        *slog.Logger       // told of what could not be read from outside; nil tells nobody
 }
 
 // newGeneration connects the packages. It reports every mistake of configuration and policies.
@@ -59,24 +61,32 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	if err := errors.Join(policyErr, catalogErr, clientErr); err != nil {
 		return nil, err
 	}
-	memory, err := evidenceConfig(c, out)
+	trust, err := signature.NewTrust(ctx, trustConfig(c, out))
 	if err != nil {
 		client.Close()
 		return nil, err
 	}
-	shared, err := newView(c, out, memory, client)
+	memory, err := evidenceConfig(c, out, trust)
 	if err != nil {
+		client.Close()
+		trust.Close()
+		return nil, err
+	}
+	shared, err := newView(c, out, memory, origin{client, trust})
+	if err != nil {
+		trust.Close()
 		return nil, err
 	}
 	pull, closePull, err := pulling(c, out, memory, shared)
 	if err != nil {
 		shared.close()
+		trust.Close()
 		return nil, err
 	}
-	closeAll := func() { closePull(); shared.close() }
+	closeAll := func() { closePull(); shared.close(); trust.Close() }
 	reviewer, err := webhook.New(webhook.Config{
 		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
-		Reader: shared.reader, Verifier: shared.verifier, Puller: pull, Suggest: catalogue, Rewrite: catalogue,
+		Reader: shared.reader, Verifier: shared.verifier, Attester: shared.verifier, Puller: pull, Suggest: catalogue, Rewrite: catalogue,
 		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
 		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
 	})
@@ -84,32 +94,43 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		closeAll()
 		return nil, err
 	}
-	return &generation{reviewer: reviewer, config: c, close: closeAll}, nil
+	return &generation{reviewer: reviewer, config: c, trust: trust, close: closeAll}, nil
 }
 
 // A view is by whom images are read and verified, under one way of being known to registries.
 type view struct {
 	reader   webhook.ImageReader
-	verifier webhook.Verifier
+	verifier evidence.Proofs
+	trust    *signature.Trust
 	close    func()
 }
 
+// An origin is where a view reads, and whom it believes.
+type origin struct {
+	client *registry.Client
+	trust  *signature.Trust
+}
+
 // newView puts memory and verification around a client, which is closed with the view, or at once when there is none.
-func newView(c *config.Config, out outside, memory evidence.Config, client *registry.Client) (*view, error) {
-	content := evidence.NewContent(out.store, memory, client)
-	verifier, err := signature.New(signatureConfig(c, content))
+func newView(c *config.Config, out outside, memory evidence.Config, from origin) (*view, error) {
+	content := evidence.NewContent(out.store, memory, from.client)
+	limits := signature.Limits{
+		Signatures: c.Limits.Signatures, SignatureBytes: int64(c.Limits.SignatureBytes), Platforms: c.Limits.IndexChildren,
+		Attestations: c.Limits.Attestations, AttestationBytes: int64(c.Limits.AttestationBytes),
+	}
+	verifier, err := signature.New(signature.Config{Trust: from.trust, Fetch: content, Limits: limits})
 	if err != nil {
-		client.Close()
+		from.client.Close()
 		return nil, err
 	}
-	known, err := signature.New(signatureConfig(c, content.Known()))
+	known, err := signature.New(signature.Config{Trust: from.trust, Fetch: content.Known(), Limits: limits})
 	if err != nil {
-		client.Close()
+		from.client.Close()
 		return nil, err
 	}
 	return &view{
 		reader:   evidence.NewReader(out.store, memory, registry.NewReader(content, registryLimits(c))),
-		verifier: evidence.NewVerifier(out.store, memory, verifier, known), close: client.Close,
+		verifier: evidence.NewVerifier(out.store, memory, verifier, known), trust: from.trust, close: from.client.Close,
 	}, nil
 }
 
@@ -138,7 +159,7 @@ func pulling(c *config.Config, out outside, memory evidence.Config, shared *view
 			own := memory
 			own.Private = true
 			own.Scope = func(registry string) string { return memory.Scope(registry) + " " + hash }
-			return newView(c, out, own, client)
+			return newView(c, out, own, origin{client, shared.trust})
 		}
 	}
 	p := newPuller(reporting(client.Read, out.log), shared, hosts)
@@ -147,7 +168,7 @@ func pulling(c *config.Config, out outside, memory evidence.Config, shared *view
 
 // evidenceConfig names the views under which evidence is kept: how a registry is seen depends on its entry and the files
 // that it names, and whom signatures are believed depends on the keys.
-func evidenceConfig(c *config.Config, out outside) (evidence.Config, error) {
+func evidenceConfig(c *config.Config, out outside, trust *signature.Trust) (evidence.Config, error) {
 	var errs []error
 	hash := func(parts any, files ...string) string {
 		h := sha256.New()
@@ -167,14 +188,10 @@ func evidenceConfig(c *config.Config, out outside) (evidence.Config, error) {
 	for _, r := range c.Registries {
 		scopes[r.Host] = hash([]any{r.Host, r.PlainHTTP, r.CA, r.Credentials}, r.CA, r.Credentials)
 	}
-	trust := ""
-	for _, name := range slices.Sorted(maps.Keys(c.Signers)) {
-		trust = hash([]string{trust, name, c.Signers[name].Key}, c.Signers[name].KeyFile)
-	}
 	return evidence.Config{
 		TagTTL: time.Duration(c.Cache.TagTTL), StaleIfError: time.Duration(c.Cache.StaleIfError),
 		VerifiedTTL: time.Duration(c.Cache.VerifiedTTL), Timeout: time.Duration(c.Limits.Deadline), Now: out.now,
-		Scope: func(registry string) string { return scopes[registry] }, Trust: trust, Observe: out.cached,
+		Scope: func(registry string) string { return scopes[registry] }, Trust: trust.Hash, Observe: out.cached,
 	}, errors.Join(errs...)
 }
 
@@ -238,15 +255,30 @@ func registryLimits(c *config.Config) registry.Limits {
 	}
 }
 
-func signatureConfig(c *config.Config, fetch signature.Fetcher) signature.Config {
-	sc := signature.Config{
-		Signers: map[string]signature.Signer{}, Fetch: fetch,
-		Limits: signature.Limits{Signatures: c.Limits.Signatures, SignatureBytes: int64(c.Limits.SignatureBytes)},
+func trustConfig(c *config.Config, out outside) signature.TrustConfig {
+	tc := signature.TrustConfig{
+		Signers: map[string]signature.Signer{}, Now: out.now, Before: out.trust, TUF: signature.TUF{URL: c.TUF.URL, RootFile: c.TUF.Root},
+		Report: func(what string, err error) {
+			if out.log != nil {
+				out.log.Warn("trust material could not be read from outside", "what", what, "error", err)
+			}
+		},
+	}
+	if c.Cache.Dir != "" {
+		tc.TUF.Dir = filepath.Join(c.Cache.Dir, "tuf")
 	}
 	for name, s := range c.Signers {
-		sc.Signers[name] = signature.Signer{KeyPEM: s.Key, KeyFile: s.KeyFile}
+		signer := signature.Signer{
+			KeyPEM: s.Key, KeyFile: s.KeyFile, KMS: s.KMS, TrustedRoot: s.TrustedRoot,
+			NotBefore: s.NotBefore.Time, NotAfter: s.NotAfter.Time,
+			Log: signature.Demand(s.TransparencyLog), Timestamp: signature.Demand(s.Timestamp), SCT: signature.Demand(s.SCT),
+		}
+		if k := s.Keyless; k != nil {
+			signer.Keyless = &signature.Identity{Issuer: k.Issuer, Subject: k.Subject, SubjectPattern: k.SubjectPattern}
+		}
+		tc.Signers[name] = signer
 	}
-	return sc
+	return tc
 }
 
 // newCatalogue turns the file's lists into the catalogue's. Patterns were checked when the file was loaded.
@@ -269,7 +301,14 @@ func newCatalogue(c *config.Config, now func() time.Time) (*catalog.Catalogue, e
 	}
 	cc.Tags = append(cc.Tags, catalog.TagRule{Allow: c.Tags.Allow})
 	for _, s := range c.Signatures {
-		cc.Signed = append(cc.Signed, catalog.SignedImages{Match: patterns(s.Match), AnyOf: s.AnyOf, Threshold: s.Threshold})
+		cc.Signed = append(cc.Signed, catalog.SignedImages{Match: patterns(s.Match), SignatureRule: webhook.SignatureRule{
+			AnyOf: s.AnyOf, Threshold: s.Threshold, Repository: s.Repository, Platforms: s.Platforms,
+		}})
+	}
+	for _, a := range c.Attestations {
+		cc.Attested = append(cc.Attested, catalog.AttestedImages{
+			Match: patterns(a.Match), AttestationRule: webhook.AttestationRule{PredicateType: a.PredicateType, AnyOf: a.AnyOf},
+		})
 	}
 	for _, g := range c.GoldenImages {
 		cc.Golden = append(cc.Golden, catalog.Golden{Signers: g.Signers, Golden: webhook.Golden{

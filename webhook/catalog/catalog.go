@@ -17,6 +17,7 @@ type Config struct {
 	Tags       []TagRule // first match wins; the last one usually matches everything
 	Path       string    // template of repository paths, such as "{company}/{department}/{software}"; "" for none
 	Signed     []SignedImages
+	Attested   []AttestedImages
 	Golden     []Golden
 	Exemptions []Exemption
 	Rewrites   []Rewrite
@@ -38,9 +39,14 @@ type TagRule struct {
 
 // SignedImages says who must have signed the images that it matches.
 type SignedImages struct {
-	Match     []webhook.Pattern
-	AnyOf     []string
-	Threshold int
+	Match []webhook.Pattern
+	webhook.SignatureRule
+}
+
+// AttestedImages says what must be attested of the images that it matches.
+type AttestedImages struct {
+	Match []webhook.Pattern
+	webhook.AttestationRule
 }
 
 // Golden is an approved image.
@@ -64,6 +70,7 @@ type Catalogue struct {
 	tags       []tagRule
 	path       []string
 	signed     []SignedImages
+	attested   []AttestedImages
 	golden     map[string]*Golden // by repository, with its registry
 	names      []*Golden          // sorted by name, to suggest from
 	exemptions []Exemption
@@ -81,7 +88,7 @@ func New(config Config) (*Catalogue, error) {
 	c := &Catalogue{
 		registries: make(map[string][]webhook.Pattern, len(config.Registries)),
 		golden:     make(map[string]*Golden, len(config.Golden)),
-		signed:     config.Signed, exemptions: config.Exemptions, rewrites: newRewrites(config.Rewrites), now: config.Now,
+		signed:     config.Signed, attested: config.Attested, exemptions: config.Exemptions, rewrites: newRewrites(config.Rewrites), now: config.Now,
 	}
 	var errs []error
 	for _, r := range config.Registries {
@@ -91,7 +98,7 @@ func New(config Config) (*Catalogue, error) {
 		compiled := tagRule{TagRule: rule}
 		if rule.Pattern != "" {
 			var err error
-			if compiled.pattern, err = CompileTagPattern(rule.Pattern); err != nil {
+			if compiled.pattern, err = webhook.CompileWhole(rule.Pattern); err != nil {
 				errs = append(errs, fmt.Errorf("tag rule %d: %w", i, err))
 			}
 		}
@@ -115,11 +122,6 @@ func New(config Config) (*Catalogue, error) {
 	}
 	slices.SortFunc(c.names, func(a, b *Golden) int { return strings.Compare(a.Name, b.Name) })
 	return c, errors.Join(errs...)
-}
-
-// CompileTagPattern compiles a regular expression that must match a whole tag. It may not switch to several lines.
-func CompileTagPattern(pattern string) (*regexp.Regexp, error) {
-	return regexp.Compile(`\A(?:` + pattern + `)\z`)
 }
 
 // canonicalHost gives Docker Hub its one name.
@@ -146,12 +148,20 @@ func (c *Catalogue) Catalogue(request *webhook.Request, image *webhook.Image) {
 		found.Role = len(found.Roles) == 0 || slices.Contains(found.Roles, string(image.Role))
 		entry.Golden = &found
 		if len(golden.Signers) > 0 {
-			entry.Signed = append(entry.Signed, webhook.SignatureRule{AnyOf: golden.Signers, Threshold: 1})
+			rule := webhook.SignatureRule{AnyOf: golden.Signers, Threshold: 1, Names: c.sources(name)}
+			entry.Signed = append(entry.Signed, rule)
 		}
 	}
 	for _, s := range c.signed {
 		if matchAny(s.Match, name) {
-			entry.Signed = append(entry.Signed, webhook.SignatureRule{AnyOf: s.AnyOf, Threshold: s.Threshold})
+			rule := s.SignatureRule
+			rule.Names = c.sources(name)
+			entry.Signed = append(entry.Signed, rule)
+		}
+	}
+	for _, a := range c.attested {
+		if matchAny(a.Match, name) {
+			entry.Attested = append(entry.Attested, a.AttestationRule)
 		}
 	}
 	c.exempt(request.Namespace, name, entry)

@@ -42,3 +42,18 @@ func (c *Catalogue) Rewrite(ref webhook.Reference) webhook.Reference {
 	}
 	return ref
 }
+
+// sources are the names that a rewrite leads to a name: what an image of a mirror is a copy of, and was signed as.
+func (c *Catalogue) sources(name string) []string {
+	var names []string
+	for _, r := range c.rewrites {
+		rest, found := strings.CutPrefix(name, r.To)
+		if !found || rest != "" && rest[0] != '/' {
+			continue
+		}
+		if from, err := webhook.ParseReference(r.From + rest); err == nil {
+			names = append(names, from.Name())
+		}
+	}
+	return names
+}

@@ -28,6 +28,7 @@ type File struct {
 	Tags         Tags                    `yaml:"tags"`
 	Signers      map[string]Signer       `yaml:"signers"`
 	Signatures   []Signed                `yaml:"signatures"`
+	TUF          TUF                     `yaml:"tuf"`
 	Attestations []Attested              `yaml:"attestations"`
 	GoldenImages []Golden                `yaml:"goldenImages"`
 	Workspaces   Workspaces              `yaml:"workspaces"`
@@ -83,7 +84,20 @@ type Signer struct {
 	KeyFile     string   `yaml:"keyFile"` // file with the same
 	KMS         string   `yaml:"kms"`
 	Keyless     *Keyless `yaml:"keyless"`
-	TrustedRoot string   `yaml:"trustedRoot"`
+	TrustedRoot string   `yaml:"trustedRoot"` // file in sigstore's format, or "tuf"
+
+	NotBefore Moment `yaml:"notBefore"` // when signatures by a key begin and cease to count
+	NotAfter  Moment `yaml:"notAfter"`
+
+	TransparencyLog string `yaml:"transparencyLog"` // required, optional or ignored
+	Timestamp       string `yaml:"timestamp"`
+	SCT             string `yaml:"sct"`
+}
+
+// TUF is where signers with trustedRoot: tuf have their root from.
+type TUF struct {
+	URL  string `yaml:"url"`
+	Root string `yaml:"root"` // file: the first root.json
 }
 
 // Keyless is an identity in a certificate.
@@ -98,6 +112,9 @@ type Signed struct {
 	Match     []string `yaml:"match"`
 	AnyOf     []string `yaml:"anyOf"`
 	Threshold int      `yaml:"threshold"`
+
+	Repository webhook.RepositoryClaim `yaml:"repository"`
+	Platforms  webhook.PlatformRule    `yaml:"platforms"`
 }
 
 // Attested says what must be attested of the images that it matches.
@@ -180,6 +197,8 @@ type Limits struct {
 	ConfigBytes       Size     `yaml:"configBytes"`
 	Signatures        int      `yaml:"signatures"`
 	SignatureBytes    Size     `yaml:"signatureBytes"`
+	Attestations      int      `yaml:"attestations"`
+	AttestationBytes  Size     `yaml:"attestationBytes"`
 	IndexChildren     int      `yaml:"indexChildren"`
 	RequestsPerSecond int      `yaml:"requestsPerSecond"`
 }
@@ -196,7 +215,7 @@ func defaults() File {
 		},
 		Limits: Limits{
 			Deadline: Duration(8 * time.Second), ManifestBytes: 4 << 20, ConfigBytes: 8 << 20, Signatures: 100,
-			SignatureBytes: 8 << 20, IndexChildren: 50, RequestsPerSecond: 50,
+			SignatureBytes: 8 << 20, Attestations: 50, AttestationBytes: 4 << 20, IndexChildren: 50, RequestsPerSecond: 50,
 		},
 	}
 }
@@ -225,6 +244,20 @@ func (s *Size) UnmarshalYAML(node *yaml.Node) error {
 	}
 	*s = Size(quantity.Value())
 	return nil
+}
+
+// Moment is written as 2027-03-31, which is its first moment in UTC, or as 2027-03-31T12:00:00Z.
+type Moment struct{ time.Time }
+
+// UnmarshalYAML reads a day or a moment.
+func (m *Moment) UnmarshalYAML(node *yaml.Node) error {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if parsed, err := time.Parse(layout, node.Value); err == nil {
+			m.Time = parsed.UTC()
+			return nil
+		}
+	}
+	return mistake(node, "want a day such as 2027-03-31 or a moment such as 2027-03-31T12:00:00Z, not %q", node.Value)
 }
 
 // mistake is an error that lets the decoder go on to find more.

@@ -204,7 +204,11 @@ func (c *Config) Files() []string {
 	}
 	for _, s := range c.Signers {
 		files = append(files, s.KeyFile)
+		if s.TrustedRoot != trustTUF {
+			files = append(files, s.TrustedRoot)
+		}
 	}
+	files = append(files, c.TUF.Root)
 	return slices.DeleteFunc(files, func(file string) bool { return file == "" })
 }
 

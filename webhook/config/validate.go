@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,16 +82,9 @@ func (v *validator) file(f *File) {
 	v.registries(f.Registries)
 	v.tags(&f.Tags)
 	v.signers(f.Signers)
-	for i, s := range f.Signatures {
-		path := fmt.Sprintf("signatures[%d]", i)
-		v.images(path+".match", s.Match)
-		v.signerNames(path+".anyOf", s.AnyOf, f.Signers)
-		if s.Threshold == 0 {
-			f.Signatures[i].Threshold = 1
-		} else if s.Threshold < 0 || s.Threshold > len(s.AnyOf) {
-			v.bad(path+".threshold", "want a number from 1 to the %d signers of anyOf", len(s.AnyOf))
-		}
-	}
+	v.tuf(f)
+	v.signatures(f)
+	v.attestations(f)
 	v.golden(f)
 	v.exemptions(f.Exemptions)
 	v.rewrites(f)
@@ -204,52 +196,11 @@ func (v *validator) pattern(path, pattern string) {
 	if pattern == "" {
 		return
 	}
-	parsed, err := syntax.Parse(pattern, syntax.Perl)
-	if err != nil {
-		v.bad(path, "the regular expression does not compile: %v", err)
-		return
-	}
-	if parsed.Flags&syntax.OneLine == 0 || strings.Contains(pattern, "(?m") || strings.Contains(pattern, "(?s") {
-		v.bad(path, "flags for several lines are not allowed; a tag is one line, and the pattern matches all of it")
+	if _, err := webhook.CompileWhole(pattern); err != nil {
+		v.bad(path, "%v", err)
 	}
 }
 
-func (v *validator) signerNames(path string, names []string, signers map[string]Signer) {
-	if len(names) == 0 {
-		v.bad(path, "is missing")
-	}
-	for i, name := range names {
-		if _, ok := signers[name]; !ok {
-			v.bad(fmt.Sprintf("%s[%d]", path, i), "signer %q is not in signers", name)
-		}
-		if slices.Contains(names[:i], name) {
-			v.bad(fmt.Sprintf("%s[%d]", path, i), "signer %q stands there twice", name)
-		}
-	}
-}
-
-func (v *validator) signers(signers map[string]Signer) {
-	for _, name := range sortedKeys(signers) {
-		s, path := signers[name], "signers."+name
-		given := 0
-		for _, is := range []bool{s.Key != "", s.KeyFile != "", s.KMS != "", s.Keyless != nil} {
-			if is {
-				given++
-			}
-		}
-		if given != 1 {
-			v.bad(path, "want exactly one of key, keyFile, kms and keyless")
-		}
-		if k := s.Keyless; k != nil && (k.Issuer == "" || k.Subject == "" && k.SubjectPattern == "") {
-			v.bad(path+".keyless", "an identity needs an issuer and a subject or subjectPattern; an empty one would trust everybody")
-		}
-		if s.Keyless != nil || s.KMS != "" {
-			v.bad(path, "only key and keyFile are supported by this version")
-		}
-	}
-}
-
-// rewrites checks that both sides are beginnings of names, and that the mirror is a registry that may be contacted.
 func (v *validator) rewrites(f *File) {
 	for i, r := range f.Rewrites {
 		path := fmt.Sprintf("rewrites[%d]", i)
@@ -289,7 +240,8 @@ func (v *validator) rest(f *File) {
 		path  string
 		value int
 	}{
-		{"limits.signatures", f.Limits.Signatures}, {"limits.indexChildren", f.Limits.IndexChildren},
+		{"limits.signatures", f.Limits.Signatures}, {"limits.attestations", f.Limits.Attestations},
+		{"limits.indexChildren", f.Limits.IndexChildren},
 		{"limits.requestsPerSecond", f.Limits.RequestsPerSecond},
 	} {
 		if limit.value <= 0 {
@@ -301,9 +253,6 @@ func (v *validator) rest(f *File) {
 	}
 	if time.Duration(f.PullSecrets.CacheTTL) > maxPullSecretTTL {
 		v.bad("pullSecrets.cacheTTL", "want at most %s: a secret that was taken away would open its registry for as long", maxPullSecretTTL)
-	}
-	if len(f.Attestations) > 0 {
-		v.bad("attestations", "is not supported by this version")
 	}
 	if dir := f.Cache.Dir; dir != "" && !filepath.IsAbs(dir) {
 		v.bad("cache.dir", "want an absolute path, not %q", dir)

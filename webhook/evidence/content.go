@@ -21,8 +21,9 @@ type Config struct {
 	Scope func(registry string) string
 	// Private keeps everything off the disk, and reads nothing from it: contents on disk are shared by all scopes.
 	Private bool
-	// Trust names whom signatures are believed: a hash of the signers' keys. A proof holds for one trust alone.
-	Trust string
+	// Trust names whom signatures are believed: a hash of the signers' keys and roots, which may change while the
+	// configuration does not. A proof holds for one trust alone. nil is one trust for ever.
+	Trust func() string
 	// Observe counts look-ups: the cache and hit, miss or stale. nil counts nothing.
 	Observe func(cache, result string)
 }
@@ -30,6 +31,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Observe == nil {
 		c.Observe = func(string, string) {}
+	}
+	if c.Trust == nil {
+		c.Trust = func() string { return "" }
 	}
 	if c.Scope == nil {
 		c.Scope = func(string) string { return "" }
@@ -48,10 +52,12 @@ func lookup[V any](c *Config, m *memory[V], cache, key string) (V, bool) {
 	return value, hit
 }
 
-// A Fetcher reads manifests and blobs, and checks each against its digest.
+// A Fetcher reads manifests and blobs, and checks each against its digest. Referrers gives an index of what refers to a
+// digest.
 type Fetcher interface {
 	Manifest(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error)
 	Blob(ctx context.Context, ref webhook.Reference, digest string, maxBytes int64) ([]byte, error)
+	Referrers(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error)
 }
 
 // Content remembers bytes by digest, and for an outage what tags named last. It keeps each repository by itself: that a
@@ -76,7 +82,9 @@ func (c *Config) key(ref webhook.Reference) string { return c.Scope(ref.Registry
 // have changed; only while its registry fails the last answer is given, marked as stale.
 func (c *Content) Manifest(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
 	if ref.Digest == "" {
-		return c.tagged(ctx, ref, maxBytes)
+		return c.asked(ctx, ref, maxBytes, func(ctx context.Context) (webhook.Manifest, error) {
+			return c.fetchManifest(ctx, ref, maxBytes)
+		})
 	}
 	ref.Tag = "" // the digest alone decides
 	if m, known := c.manifest(ref, maxBytes); known {
@@ -105,14 +113,17 @@ func (c *Content) manifest(ref webhook.Reference, maxBytes int64) (webhook.Manif
 	return m, true
 }
 
-func (c *Content) tagged(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
+// asked gives what fetch has for a tag, and the last answer while its registry fails.
+func (c *Content) asked(
+	ctx context.Context, ref webhook.Reference, maxBytes int64, fetch func(context.Context) (webhook.Manifest, error),
+) (webhook.Manifest, error) {
 	last, known := c.store.last(&c.config, ref)
 	if known {
 		var cancel context.CancelFunc
 		ctx, cancel = halfTheTime(ctx)
 		defer cancel()
 	}
-	m, err := c.fetchManifest(ctx, ref, maxBytes)
+	m, err := fetch(ctx)
 	switch {
 	case err == nil:
 		return m, nil
@@ -141,6 +152,10 @@ type nowhere struct{}
 
 func (nowhere) Manifest(_ context.Context, ref webhook.Reference, _ int64) (webhook.Manifest, error) {
 	return webhook.Manifest{}, &webhook.ReadError{Failure: webhook.Unavailable, Registry: ref.Registry, Reason: "was not asked"}
+}
+
+func (n nowhere) Referrers(ctx context.Context, ref webhook.Reference, maxBytes int64) (webhook.Manifest, error) {
+	return n.Manifest(ctx, ref, maxBytes)
 }
 
 func (nowhere) Blob(_ context.Context, ref webhook.Reference, _ string, _ int64) ([]byte, error) {

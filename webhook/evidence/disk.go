@@ -33,6 +33,8 @@ type Disk struct {
 	size    int64
 	dirty   bool
 
+	forgotten map[string]string // reference → when it was read; until index.json is without it
+
 	stop    chan struct{}
 	stopped chan struct{}
 }
@@ -41,7 +43,7 @@ type Disk struct {
 func OpenDisk(dir string, max int64) (*Disk, error) {
 	d := &Disk{
 		dir: dir, max: max, entries: map[string]descriptor{}, owned: map[string]map[string]string{},
-		stop: make(chan struct{}), stopped: make(chan struct{}),
+		forgotten: map[string]string{}, stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	if err := os.MkdirAll(d.blobs(), 0o700); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -129,9 +131,10 @@ func (d *Disk) repository(name string) map[string]string {
 	return owned
 }
 
-// own adds a manifest and what it names. Nesting ends at an index of manifests of configs.
+// own adds a manifest and what it names. Nesting ends at an index of manifests of configs. A name that is no digest
+// could lead out of the directory.
 func (d *Disk) own(owned map[string]string, entry descriptor, depth int) {
-	if _, seen := owned[entry.Digest]; seen || depth > 2 || len(owned) > maxEntries {
+	if _, seen := owned[entry.Digest]; seen || depth > 2 || len(owned) > maxEntries || !isDigest(entry.Digest) {
 		return
 	}
 	owned[entry.Digest] = entry.MediaType

@@ -88,12 +88,13 @@ func (d *Disk) last(ref webhook.Reference, scope string, now time.Time) (tag, bo
 	return tag{entry.Digest, read}, err == nil && entry.Annotations[readScope] == scope
 }
 
-// forget drops what a tag named.
+// forget drops what a registry once said that a tag names. What an admin has put there stays.
 func (d *Disk) forget(ref webhook.Reference) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	if _, ok := d.entries[ref.String()]; ok {
+	if entry, ok := d.entries[ref.String()]; ok && entry.Annotations[readTime] != "" {
 		delete(d.entries, ref.String())
+		d.forgotten[ref.String()] = entry.Annotations[readTime]
 		d.names[ref.Name()]--
 		d.dirty = true
 	}
@@ -123,12 +124,17 @@ func (d *Disk) readIndex() (map[string]descriptor, error) {
 	entries := make(map[string]descriptor, len(index.Manifests))
 	for _, entry := range index.Manifests {
 		ref, err := webhook.ParseReference(entry.Annotations[refName])
-		if _, digestErr := webhook.ParseReference("x/y@" + entry.Digest); err != nil || digestErr != nil {
+		if err != nil || !isDigest(entry.Digest) {
 			continue // an entry of another tool's, which names no image in full
 		}
 		entries[ref.String()] = entry
 	}
 	return entries, nil
+}
+
+func isDigest(s string) bool {
+	_, err := webhook.ParseReference("x/y@" + s)
+	return err == nil
 }
 
 // flushNowAndThen writes index.json a moment after it changed.
@@ -166,6 +172,9 @@ func (d *Disk) flush() error {
 		return err
 	}
 	for reference, other := range others {
+		if read := other.Annotations[readTime]; read != "" && read <= d.forgotten[reference] {
+			continue
+		}
 		if mine, ok := d.entries[reference]; !ok || mine.Annotations[readTime] < other.Annotations[readTime] {
 			d.entries[reference] = other
 			if ref, err := webhook.ParseReference(reference); err == nil {
@@ -182,7 +191,7 @@ func (d *Disk) flush() error {
 	}
 	list = list[:min(len(list), maxEntries)]
 	d.count()
-	text, err := json.Marshal(layoutIndex{SchemaVersion: 2, MediaType: "application/vnd.oci.image.index.v1+json", Manifests: list})
+	text, err := json.Marshal(layoutIndex{SchemaVersion: 2, MediaType: indexType, Manifests: list})
 	if err != nil {
 		return err
 	}
@@ -190,5 +199,6 @@ func (d *Disk) flush() error {
 		return err
 	}
 	d.dirty = false
+	clear(d.forgotten)
 	return nil
 }

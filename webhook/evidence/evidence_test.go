@@ -96,8 +96,15 @@ func (w *world) wire(t *testing.T) {
 	}
 	t.Cleanup(client.Close)
 	content := evidence.NewContent(w.store, w.config, client)
-	verifier := func(fetch signature.Fetcher) webhook.Verifier {
-		v, err := signature.New(signature.Config{Signers: map[string]signature.Signer{"ci": {KeyPEM: w.pem}}, Fetch: fetch})
+	trust, err := signature.NewTrust(t.Context(), signature.TrustConfig{
+		Signers: map[string]signature.Signer{"ci": {KeyPEM: w.pem}}, Now: w.clock.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(trust.Close)
+	verifier := func(fetch signature.Fetcher) evidence.Proofs {
+		v, err := signature.New(signature.Config{Trust: trust, Fetch: fetch})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,6 +342,12 @@ func TestRefreshBehind(t *testing.T) {
 }
 
 // TestTrustAndScope: another set of keys or another way to be known to a registry starts from nothing, but for the bytes.
+// proofs are a verifier and an attester as one.
+type proofs struct {
+	webhook.Verifier
+	webhook.Attester
+}
+
 func TestTrustAndScope(t *testing.T) {
 	w := newWorld(t)
 	if err := w.admit(t.Context()); err != nil {
@@ -342,13 +355,13 @@ func TestTrustAndScope(t *testing.T) {
 	}
 	w.registry.Reset()
 	config := w.config
-	config.Trust = "other keys"
+	config.Trust = func() string { return "other keys" }
 	calls := 0
-	verify := evidence.NewVerifier(w.store, config, webhook.VerifierFunc(
+	verify := evidence.NewVerifier(w.store, config, proofs{webhook.VerifierFunc(
 		func(context.Context, webhook.Reference, []webhook.SignatureRule) (webhook.Signatures, error) {
 			calls++
 			return webhook.Signatures{}, nil
-		}), nil)
+		}), nil}, nil)
 	if found, err := verify.Verify(t.Context(), w.ref.WithDigest(w.digest), w.rules); err != nil || len(found.Valid) > 0 || calls != 1 {
 		t.Errorf("under other keys: %+v, %v, %d calls", found, err, calls)
 	}
@@ -401,6 +414,10 @@ func TestBounded(t *testing.T) {
 type fetcher func(ref webhook.Reference) webhook.Manifest
 
 func (f fetcher) Manifest(_ context.Context, ref webhook.Reference, _ int64) (webhook.Manifest, error) {
+	return f(ref), nil
+}
+
+func (f fetcher) Referrers(_ context.Context, ref webhook.Reference, _ int64) (webhook.Manifest, error) {
 	return f(ref), nil
 }
 

@@ -63,8 +63,15 @@ func TestHourOfOutage(t *testing.T) {
 	store := evidence.NewStore(evidence.Limits{Bytes: 16 << 20}, nil)
 	config := evidence.Config{TagTTL: time.Minute, StaleIfError: 24 * time.Hour, VerifiedTTL: 24 * time.Hour, Timeout: 5 * time.Second, Now: clock.Now}
 	content := evidence.NewContent(store, config, client)
-	verifier := func(fetch signature.Fetcher) webhook.Verifier {
-		v, err := signature.New(signature.Config{Signers: map[string]signature.Signer{"ci": {KeyPEM: pem}}, Fetch: fetch})
+	trust, err := signature.NewTrust(t.Context(), signature.TrustConfig{
+		Signers: map[string]signature.Signer{"ci": {KeyPEM: pem}}, Now: clock.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(trust.Close)
+	verifier := func(fetch signature.Fetcher) evidence.Proofs {
+		v, err := signature.New(signature.Config{Trust: trust, Fetch: fetch})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,9 +2,7 @@ package evidence
 
 import (
 	"context"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/hallmark-admission/hallmark/webhook"
 )
@@ -116,69 +114,4 @@ func sizeOf(content *webhook.Content) int64 {
 		}
 	}
 	return int64(size)
-}
-
-// A Verifier remembers which signers were proved to have signed a digest.
-type Verifier struct {
-	store   *Store
-	config  Config
-	known   webhook.Verifier
-	verify  webhook.Verifier
-	flights flights
-}
-
-// NewVerifier wraps a verifier that believes the signers of config.Trust. known is the same over Content.Known: what is
-// proved by what is there needs no registry, after a restart or with other keys as little as otherwise. nil is none.
-func NewVerifier(store *Store, config Config, verify, known webhook.Verifier) *Verifier {
-	config = config.withDefaults()
-	return &Verifier{store: store, config: config, verify: verify, known: known, flights: flights{timeout: config.Timeout}}
-}
-
-// Verify implements webhook.Verifier. Only what satisfies all rules is remembered: what is missing now may be there the
-// next time.
-func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, rules []webhook.SignatureRule) (webhook.Signatures, error) {
-	key := v.key(ref, rules)
-	last, hit := lookup(&v.config, v.store.proofs, "proof", key)
-	if hit && v.config.Now().Sub(last.read) < v.config.VerifiedTTL {
-		return last.signatures, nil
-	}
-	return do(ctx, &v.flights, key, func(ctx context.Context) (webhook.Signatures, error) {
-		if landed, ok := v.store.proofs.get(key); ok && landed.read.After(last.read) {
-			return landed.signatures, nil
-		}
-		// A proof that is too old is not renewed from what is there: somebody may have taken the signature away.
-		if v.known != nil && !hit {
-			if found, err := v.known.Verify(ctx, ref, rules); err == nil && satisfied(rules, found) {
-				return v.keep(key, found), nil
-			}
-		}
-		found, err := v.verify.Verify(ctx, ref, rules)
-		if err == nil && satisfied(rules, found) {
-			return v.keep(key, found), nil
-		}
-		return found, err
-	})
-}
-
-func (v *Verifier) keep(key string, found webhook.Signatures) webhook.Signatures {
-	v.store.proofs.add(key, proof{found, v.config.Now()}, int64(256*(1+len(found.Valid))))
-	return found
-}
-
-func satisfied(rules []webhook.SignatureRule, found webhook.Signatures) bool {
-	return !slices.ContainsFunc(rules, func(rule webhook.SignatureRule) bool { return !rule.Satisfied(found.Valid) })
-}
-
-// key is a digest, what has to be proved of it, and whom one trusts.
-func (v *Verifier) key(ref webhook.Reference, rules []webhook.SignatureRule) string {
-	ref.Tag = ""
-	var b strings.Builder
-	b.WriteString(v.config.Trust + " " + v.config.key(ref))
-	for _, rule := range rules {
-		b.WriteString(" " + strconv.Itoa(rule.Threshold))
-		for _, name := range rule.AnyOf {
-			b.WriteString("," + name)
-		}
-	}
-	return b.String()
 }

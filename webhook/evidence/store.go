@@ -32,10 +32,10 @@ type tag struct {
 	read   time.Time
 }
 
-// A proof is what a verifier found.
+// A proof is what a verifier found, and until when it counts.
 type proof struct {
-	signatures webhook.Signatures
-	read       time.Time
+	found any // webhook.Signatures or webhook.Attestations
+	until time.Time
 }
 
 // NewStore makes a store that knows what disk does; nil is memory alone.

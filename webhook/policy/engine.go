@@ -30,7 +30,7 @@ type Engine struct {
 	early  rego.PreparedEvalQuery
 	late   rego.PreparedEvalQuery
 	phases [2][]*rule // in the order of the queries' columns
-	object bool       // some rule reads the object
+	reads  reads      // what some rule reads that is not converted else
 }
 
 // A rule is one package data.hallmark.rules.<name>.
@@ -108,7 +108,10 @@ func (e *Engine) findRules(compiler *ast.Compiler, off []string) error {
 		r.sets = slices.Sorted(maps.Keys(sets))
 		m := mentionsOf(compiler, slices.Concat(sets["deny"], sets["warn"]))
 		r.Needs, r.Rule.Early = m.facts, r.Metadata.Early
-		e.object = e.object || m.object
+		e.reads.object, e.reads.time = e.reads.object || m.object, e.reads.time || m.time
+		if m.facts&webhook.FactAttestations != 0 {
+			r.Attested = slices.Compact(slices.Sorted(slices.Values(m.types)))
+		}
 		e.rules = append(e.rules, r)
 		if slices.Contains(off, name) {
 			continue
@@ -159,7 +162,7 @@ func (e *Engine) Judge(ctx context.Context, phase webhook.Phase, in *webhook.Inp
 	if len(rules) == 0 || len(in.Images) == 0 {
 		return nil, nil
 	}
-	input, err := inputOf(in, e.object)
+	input, err := inputOf(in, e.reads)
 	if err != nil {
 		return nil, err
 	}

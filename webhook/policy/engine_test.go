@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -224,11 +224,12 @@ func shipped(t testing.TB) *Engine {
 func TestShippedRules(t *testing.T) {
 	e := shipped(t)
 	want := []webhook.Rule{
+		{Name: "attestation", Needs: webhook.FactAttestations},
 		{Name: "golden", Needs: webhook.FactTagDigest, Early: true}, {Name: "pinned"}, {Name: "reference"}, {Name: "registry"},
 		{Name: "signature", Needs: webhook.FactSignatures},
 		{Name: "tag", Needs: webhook.FactTagDigest, Early: true}, {Name: "user", Needs: webhook.FactUser, Early: true},
 	}
-	if got := e.Rules(); !slices.Equal(got, want) {
+	if got := e.Rules(); !reflect.DeepEqual(got, want) {
 		t.Errorf("rules\n%+v, want\n%+v", got, want)
 	}
 	for _, phase := range []webhook.Phase{webhook.EarlyPhase, webhook.LatePhase} {

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"strings"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -9,7 +11,9 @@ import (
 // mentions is what rules read of the input, as far as it has to be fetched or converted for them.
 type mentions struct {
 	facts  webhook.Fact
-	object bool // input.object or input.old
+	object bool     // input.object or input.old
+	time   bool     // input.request.time
+	types  []string // strings that may be predicate types of attestations
 }
 
 // mentionsOf finds out which facts a package's rules mention, together with everything of other packages that they call.
@@ -50,6 +54,17 @@ func (m *mentions) add(rule *ast.Rule) {
 		m.addRef(ref, isImage)
 		return false
 	})
+	ast.WalkTerms(rule, func(term *ast.Term) bool {
+		// A predicate type is a URI, some older ones without a scheme.
+		text, _ := term.Value.(ast.String)
+		if strings.Contains(string(text), "/") {
+			m.types = append(m.types, string(text))
+		}
+		if text == "signed" || text == "attested" { // of signedBy and attestedBy, by whatever way they are reached
+			m.facts |= factNamed(string(text))
+		}
+		return false
+	})
 	ast.WalkExprs(rule, func(expr *ast.Expr) bool {
 		if !expr.IsCall() {
 			return false
@@ -73,13 +88,19 @@ func (m *mentions) addRef(ref ast.Ref, isImage func(*ast.Term) bool) {
 	path := ref[1:]
 	if ref[0].Equal(ast.InputRootDocument) {
 		if len(path) == 0 {
-			m.facts, m.object = webhook.AllFacts, true // the whole input
+			m.facts, m.object, m.time = webhook.AllFacts, true, true // the whole input
 			return
 		}
-		first, _ := path[0].Value.(ast.String)
+		first, literal := path[0].Value.(ast.String)
 		switch {
+		case !literal: // input[k]
+			m.facts, m.object, m.time = webhook.AllFacts, true, true
+			return
 		case first == "object" || first == "old":
 			m.object = true
+			return
+		case first == "request":
+			m.time = m.time || len(path) < 2 || !isOther(path[1], "time")
 			return
 		case first != "images" || len(path) < 3:
 			return
@@ -98,6 +119,12 @@ func (m *mentions) addRef(ref ast.Ref, isImage func(*ast.Term) bool) {
 			m.facts |= factNamed(string(name))
 		}
 	}
+}
+
+// isOther says that a term is a string other than name.
+func isOther(term *ast.Term, name string) bool {
+	text, literal := term.Value.(ast.String)
+	return literal && string(text) != name
 }
 
 // addCall looks at the arguments of a call. Functions of the policy are looked into by themselves.
@@ -128,8 +155,10 @@ func (m *mentions) addCall(name string, args []*ast.Term, isImage func(*ast.Term
 // factNamed knows the fields that come with a fact under another name, too.
 func factNamed(name string) webhook.Fact {
 	switch name {
-	case "signaturesFound", "signaturesRejected":
+	case "signaturesFound", "signaturesRejected", "signed":
 		return webhook.FactSignatures
+	case "attestationsFound", "attestationsRejected", "attested":
+		return webhook.FactAttestations
 	case "unknown":
 		return webhook.AllFacts
 	}

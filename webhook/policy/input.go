@@ -29,6 +29,13 @@ func (f *fields) optional(name, value string) {
 	}
 }
 
+// moment leaves out what is not known.
+func (f *fields) moment(name string, t time.Time) {
+	if !t.IsZero() {
+		f.string(name, t.UTC().Format(time.RFC3339))
+	}
+}
+
 func (f *fields) bool(name string, value bool) { f.term(name, ast.InternedTerm(value)) }
 
 func (f *fields) int(name string, value int) { f.term(name, ast.InternedTerm(value)) }
@@ -51,11 +58,16 @@ func mapTerm(m map[string]string) *ast.Term {
 	return f.object()
 }
 
-// inputOf builds the document that rules see; policies/schema/input.json describes it. The object itself is converted
-// only when some rule reads it.
-func inputOf(in *webhook.Input, withObject bool) (ast.Value, error) {
+// reads is what is converted only when some rule reads it.
+type reads struct {
+	object bool // input.object and input.old
+	time   bool // input.request.time, without which the same request always has the same input
+}
+
+// inputOf builds the document that rules see; policies/schema/input.json describes it.
+func inputOf(in *webhook.Input, some reads) (ast.Value, error) {
 	root := fields{terms: make([][2]*ast.Term, 0, 5)}
-	root.term("request", requestTerm(in.Request))
+	root.term("request", requestTerm(in, some))
 	var workspace fields
 	workspace.optional("product", in.Workspace.Product)
 	workspace.optional("owner", in.Workspace.Owner)
@@ -64,10 +76,13 @@ func inputOf(in *webhook.Input, withObject bool) (ast.Value, error) {
 	root.term("workspace", workspace.object())
 	images := make([]*ast.Term, len(in.Images))
 	for i, image := range in.Images {
-		images[i] = imageTerm(image)
+		var err error
+		if images[i], err = imageTerm(image); err != nil {
+			return nil, err
+		}
 	}
 	root.term("images", ast.ArrayTerm(images...))
-	if withObject {
+	if some.object {
 		for _, part := range []struct {
 			name string
 			json []byte
@@ -85,8 +100,12 @@ func inputOf(in *webhook.Input, withObject bool) (ast.Value, error) {
 	return root.object().Value, nil
 }
 
-func requestTerm(r *webhook.Request) *ast.Term {
+func requestTerm(in *webhook.Input, some reads) *ast.Term {
+	r := in.Request
 	var user, request fields
+	if some.time {
+		request.string("time", in.Time.UTC().Format(time.RFC3339))
+	}
 	user.string("name", r.User.Name)
 	user.strings("groups", r.User.Groups)
 	request.string("uid", r.UID)
@@ -100,7 +119,7 @@ func requestTerm(r *webhook.Request) *ast.Term {
 	return request.object()
 }
 
-func imageTerm(image *webhook.Image) *ast.Term {
+func imageTerm(image *webhook.Image) (*ast.Term, error) {
 	f := fields{terms: make([][2]*ast.Term, 0, 24)}
 	f.string("where", image.Where)
 	f.string("pointer", image.Pointer)
@@ -112,7 +131,7 @@ func imageTerm(image *webhook.Image) *ast.Term {
 	}
 	if image.Error != "" {
 		f.string("error", image.Error)
-		return f.object()
+		return f.object(), nil
 	}
 	ref := image.Ref
 	f.string("ref", ref.String())
@@ -122,8 +141,37 @@ func imageTerm(image *webhook.Image) *ast.Term {
 	f.optional("tag", ref.Tag)
 	f.optional("digest", ref.Digest)
 	entryTerms(&f, &image.Entry)
-	factTerms(&f, image)
-	return f.object()
+	ruleTerms(&f, image)
+	if err := factTerms(&f, image); err != nil {
+		return nil, err
+	}
+	return f.object(), nil
+}
+
+// ruleTerms adds what must be signed and attested, and by whom it is as far as that was looked for.
+func ruleTerms(f *fields, image *webhook.Image) {
+	signedBy := make([]*ast.Term, len(image.Entry.Signed))
+	for i, rule := range image.Entry.Signed {
+		var signed fields
+		signed.strings("anyOf", rule.AnyOf)
+		signed.int("threshold", rule.Threshold)
+		if image.Signatures != nil {
+			signed.strings("signed", rule.SignedBy(image.Signatures.Valid))
+		}
+		signedBy[i] = signed.object()
+	}
+	f.term("signedBy", ast.ArrayTerm(signedBy...))
+	attestedBy := make([]*ast.Term, len(image.Entry.Attested))
+	for i, rule := range image.Entry.Attested {
+		var attested fields
+		attested.string("predicateType", rule.PredicateType)
+		attested.strings("anyOf", rule.AnyOf)
+		if image.Attested != nil {
+			attested.bool("attested", rule.Satisfied(image.Attested.Valid))
+		}
+		attestedBy[i] = attested.object()
+	}
+	f.term("attestedBy", ast.ArrayTerm(attestedBy...))
 }
 
 // entryTerms adds what the configuration says of the image.
@@ -147,14 +195,6 @@ func entryTerms(f *fields, entry *webhook.CatalogueEntry) {
 	f.term("registryEntry", registry.object())
 	f.term("tagRule", tagRuleTerm(entry.Tags))
 	f.term("golden", goldenTerm(entry.Golden))
-	signedBy := make([]*ast.Term, len(entry.Signed))
-	for i, rule := range entry.Signed {
-		var signed fields
-		signed.strings("anyOf", rule.AnyOf)
-		signed.int("threshold", rule.Threshold)
-		signedBy[i] = signed.object()
-	}
-	f.term("signedBy", ast.ArrayTerm(signedBy...))
 	exemptions := make([]*ast.Term, len(entry.Exemptions))
 	for i, e := range entry.Exemptions {
 		var exemption fields
@@ -212,7 +252,7 @@ func userTerm(user webhook.User) *ast.Term {
 }
 
 // factTerms adds what was fetched.
-func factTerms(f *fields, image *webhook.Image) {
+func factTerms(f *fields, image *webhook.Image) error {
 	f.optional("tagDigest", image.TagDigest)
 	if image.Content != nil {
 		f.term("image", contentTerm(image.Content))
@@ -225,11 +265,15 @@ func factTerms(f *fields, image *webhook.Image) {
 			v.string("digest", signature.Digest)
 			v.optional("identity", signature.Identity)
 			v.optional("issuer", signature.Issuer)
+			v.moment("signedAt", signature.At)
 			valid[i] = v.object()
 		}
 		f.term("signatures", ast.ArrayTerm(valid...))
 		f.int("signaturesFound", s.Found)
 		f.strings("signaturesRejected", s.Rejected)
+	}
+	if err := attestationTerms(f, image.Attested); err != nil {
+		return err
 	}
 	unknown := make([]*ast.Term, len(image.Unknown))
 	for i, u := range image.Unknown {
@@ -239,6 +283,44 @@ func factTerms(f *fields, image *webhook.Image) {
 		unknown[i] = entry.object()
 	}
 	f.term("unknown", ast.ArrayTerm(unknown...))
+	return nil
+}
+
+// attestationTerms adds what is attested. A predicate is converted once, however many requests read it.
+func attestationTerms(f *fields, attested *webhook.Attestations) error {
+	if attested == nil {
+		return nil
+	}
+	valid := make([]*ast.Term, len(attested.Valid))
+	for i, attestation := range attested.Valid {
+		var v fields
+		v.string("predicateType", attestation.PredicateType)
+		v.string("signer", attestation.Signer)
+		v.string("digest", attestation.Digest)
+		v.optional("identity", attestation.Identity)
+		v.optional("issuer", attestation.Issuer)
+		v.moment("signedAt", attestation.At)
+		converted, err := attestation.Predicate.Converted(func(json []byte) (any, error) {
+			if len(json) == 0 {
+				return ast.InternedNullTerm, nil
+			}
+			value, err := ast.ValueFromReader(bytes.NewReader(json))
+			return ast.NewTerm(value), err
+		})
+		if err != nil {
+			return fmt.Errorf("convert the predicate %s by %s: %w", attestation.PredicateType, attestation.Signer, err)
+		}
+		predicate, ok := converted.(*ast.Term)
+		if !ok {
+			return fmt.Errorf("the predicate %s was converted for something else", attestation.PredicateType)
+		}
+		v.term("predicate", predicate)
+		valid[i] = v.object()
+	}
+	f.term("attestations", ast.ArrayTerm(valid...))
+	f.int("attestationsFound", attested.Found)
+	f.strings("attestationsRejected", attested.Rejected)
+	return nil
 }
 
 func contentTerm(content *webhook.Content) *ast.Term {

@@ -1,10 +1,9 @@
 package signature
 
 import (
+	"slices"
+
 	"github.com/go-json-experiment/json"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/sigstore/cosign/v2/pkg/cosign"
-	"github.com/sigstore/cosign/v2/pkg/oci"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -23,32 +22,29 @@ type claim struct {
 	} `json:"critical"`
 }
 
-// A claimError says why a signature by the right key does not hold for the image.
-type claimError struct{ reason reason }
-
-func (e *claimError) Error() string { return string(e.reason) }
-
-// claimVerifier gives cosign the check of what a signature says. cosign calls it once the signature itself is found
-// good, and fails when it fails. Without it, any signature by the right key would do for any image.
-func claimVerifier(ref webhook.Reference, bindIdentity bool) func(oci.Signature, v1.Hash, map[string]any) error {
-	return func(signature oci.Signature, digest v1.Hash, annotations map[string]any) error {
-		body, err := signature.Payload()
-		if err != nil {
-			return err
-		}
-		if why := checkClaim(body, ref, bindIdentity); why != "" {
-			return &claimError{why}
-		}
-		// cosign's own check comes last and has the last word.
-		if err := cosign.SimpleClaimVerifier(signature, digest, annotations); err != nil {
-			return &claimError{unreadable}
-		}
-		return nil
-	}
+// A binding is the image that something has to speak of.
+type binding struct {
+	ref        webhook.Reference // with the digest
+	repository webhook.RepositoryClaim
+	names      []string // further repositories that count as the image's
 }
 
-// checkClaim gives why a payload does not speak of ref; "" when it does.
-func checkClaim(body []byte, ref webhook.Reference, bindIdentity bool) reason {
+// repositoryOf holds the repository that a signature names against the image's; "" when it is one of them.
+func (b binding) repositoryOf(name string) reason {
+	signed, err := webhook.ParseReference(name)
+	switch {
+	case b.repository == webhook.RepositoryAny:
+		return ""
+	case err != nil:
+		return otherRepository(name)
+	case signed.Name() == b.ref.Name() || slices.Contains(b.names, signed.Name()):
+		return "" // as cosign writes it the name has no tag; one signed under another identity may have one
+	}
+	return otherRepository(signed.Name())
+}
+
+// checkClaim gives why a payload does not speak of the image; "" when it does.
+func checkClaim(body []byte, b binding) reason {
 	var c claim
 	if err := json.Unmarshal(body, &c); err != nil {
 		return unreadable
@@ -58,23 +54,12 @@ func checkClaim(body []byte, ref webhook.Reference, bindIdentity bool) reason {
 		return otherType
 	case claimed == "":
 		return noDigest
-	case claimed != ref.Digest:
+	case claimed != b.ref.Digest:
 		return otherDigest
-	case !bindIdentity:
-		return ""
 	}
 	name := c.Critical.Identity.DockerReference
-	if name == "" {
+	if name == "" && b.repository != webhook.RepositoryAny {
 		return noRepository
 	}
-	// As cosign writes it the name has no tag; one signed under another identity may have one.
-	signed, err := webhook.ParseReference(name)
-	if err == nil && signed.Name() == ref.Name() {
-		return ""
-	}
-	const longest = 200
-	if err == nil {
-		name = signed.Name()
-	}
-	return reason("right key, other repository " + webhook.Quote(name[:min(len(name), longest)]))
+	return b.repositoryOf(name)
 }

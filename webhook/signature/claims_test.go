@@ -5,11 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hallmark-admission/hallmark/webhook"
 	"github.com/hallmark-admission/hallmark/webhook/registrytest"
 )
 
 func TestClaims(t *testing.T) {
-	unbound := false
+	const unbound = webhook.RepositoryAny
 	claim := func(kind, digest, identity string) []byte {
 		return fmt.Appendf(nil, `{"critical":{"identity":%s,"image":{"docker-manifest-digest":%q},"type":%q},"optional":null}`, identity, digest, kind)
 	}
@@ -18,70 +19,70 @@ func TestClaims(t *testing.T) {
 	tests := []struct {
 		name     string
 		opts     func(*world) registrytest.SignOptions
-		bind     *bool
+		bind     webhook.RepositoryClaim
 		rejected string // "" is valid
 	}{
-		{"as cosign signs", func(*world) registrytest.SignOptions { return registrytest.SignOptions{} }, nil, ""},
+		{"as cosign signs", func(*world) registrytest.SignOptions { return registrytest.SignOptions{} }, "", ""},
 		{"annotated", func(*world) registrytest.SignOptions {
 			return registrytest.SignOptions{Optional: map[string]any{"build": 1, "tag": "v1"}}
-		}, nil, ""},
+		}, "", ""},
 		{"with a tag", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{DockerReference: w.ref.Name() + ":v1"}
-		}, nil, ""},
+		}, "", ""},
 		{"other repository", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{DockerReference: w.registry.Host() + "/golden/other"}
-		}, nil, `right key, other repository "HOST/golden/other"`},
+		}, "", `right key, other repository "HOST/golden/other"`},
 		{"other registry", func(*world) registrytest.SignOptions {
 			return registrytest.SignOptions{DockerReference: "evil.example/golden/base"}
-		}, nil, `right key, other repository "evil.example/golden/base"`},
+		}, "", `right key, other repository "evil.example/golden/base"`},
 		{"repository with a suffix", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{DockerReference: w.ref.Name() + "-evil"}
-		}, nil, `right key, other repository "HOST/golden/base-evil"`},
+		}, "", `right key, other repository "HOST/golden/base-evil"`},
 		{"unreadable repository", func(*world) registrytest.SignOptions {
 			return registrytest.SignOptions{DockerReference: "GOLDEN\n/" + strings.Repeat("x", 300)}
-		}, nil, `right key, other repository "GOLDEN\n/` + strings.Repeat("x", 192) + `"`},
+		}, "", `right key, other repository "GOLDEN\n/` + strings.Repeat("x", 28) + "..." + strings.Repeat("x", 36) + `"`},
 		{"other repository, not bound", func(*world) registrytest.SignOptions {
 			return registrytest.SignOptions{DockerReference: "evil.example/golden/base"}
-		}, &unbound, ""},
+		}, unbound, ""},
 		{"no identity", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: claim(kind, w.digest, "{}")}
-		}, nil, "right key, no repository in the signature"},
+		}, "", "right key, no repository in the signature"},
 		{"no identity, not bound", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: claim(kind, w.digest, "null")}
-		}, &unbound, ""},
+		}, unbound, ""},
 		{"other digest", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: claim(kind, "sha256:"+strings.Repeat("a", 64), identity(w))}
-		}, nil, "right key, other digest"},
+		}, "", "right key, other digest"},
 		{"other digest, not bound", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: claim(kind, "sha256:"+strings.Repeat("a", 64), identity(w))}
-		}, &unbound, "right key, other digest"},
+		}, unbound, "right key, other digest"},
 		{"empty digest", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: claim(kind, "", identity(w))}
-		}, nil, "right key, no digest in the signature"},
+		}, "", "right key, no digest in the signature"},
 		{"other type", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: claim("atomic container signature", w.digest, identity(w))}
-		}, nil, "right key, but not a signature of an image"},
+		}, "", "right key, but not a signature of an image"},
 		{"no type", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: claim("", w.digest, identity(w))}
-		}, nil, "right key, but not a signature of an image"},
+		}, "", "right key, but not a signature of an image"},
 		{"in capitals", func(w *world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: []byte(strings.Replace(string(claim(kind, w.digest, identity(w))), "critical", "Critical", 1))}
-		}, nil, "right key, but not a signature of an image"},
+		}, "", "right key, but not a signature of an image"},
 		{"twice", func(w *world) registrytest.SignOptions {
 			body := string(claim(kind, w.digest, identity(w)))
 			return registrytest.SignOptions{Payload: []byte(body[:len(body)-1] + `,"critical":{}}`)}
-		}, nil, "right key, unreadable payload"},
+		}, "", "right key, unreadable payload"},
 		{"not JSON", func(*world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: []byte("signed")}
-		}, nil, "right key, unreadable payload"},
+		}, "", "right key, unreadable payload"},
 		{"deep", func(*world) registrytest.SignOptions {
 			return registrytest.SignOptions{Payload: []byte(strings.Repeat("[", 30_000))}
-		}, nil, "right key, unreadable payload"},
+		}, "", "right key, unreadable payload"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, nil)
-			w.config.BindIdentity = test.bind
+			w.rule.Repository = test.bind
 			w.sign(w.ci, test.opts(w))
 			got, err := w.verify()
 			if test.rejected == "" {

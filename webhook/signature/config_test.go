@@ -8,11 +8,13 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hallmark-admission/hallmark/webhook"
 	"github.com/hallmark-admission/hallmark/webhook/registrytest"
@@ -48,8 +50,9 @@ func TestNewReportsEveryProblem(t *testing.T) {
 		t.Fatal(err)
 	}
 	rsa1024 := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1023, 1), E: 65537}
-	_, err = signature.New(signature.Config{
-		Limits: signature.Limits{Signatures: 10, SignatureBytes: 10},
+	_, limitErr := signature.New(signature.Config{Limits: signature.Limits{Signatures: 10, SignatureBytes: 10}})
+	_, err = signature.NewTrust(t.Context(), signature.TrustConfig{
+		Now: time.Now,
 		Signers: map[string]signature.Signer{
 			"none":        {},
 			"both":        {KeyPEM: public, KeyFile: "x"},
@@ -69,14 +72,15 @@ func TestNewReportsEveryProblem(t *testing.T) {
 			"fine":        {KeyPEM: "\n" + public + "\n"},
 		},
 	})
+	err = errors.Join(limitErr, err)
 	if err == nil {
 		t.Fatal("got no error")
 	}
 	for _, want := range []string{
-		"signature.Config.Fetch is missing",
+		"Fetch or Trust is missing",
 		"signatureBytes leaves nothing for each",
 		`signer "none": it has no key`,
-		`signer "both": a key and a key file are both given`,
+		`signer "both": it has more than one of a key, a key file, a KMS key and an identity`,
 		`signer "no file": key file: open /does/not/exist/cosign.pub`,
 		`signer "no pem": the key is not in PEM`,
 		`signer "two": there is more than one key`,
@@ -106,8 +110,8 @@ func TestNewReportsEveryProblem(t *testing.T) {
 func TestKeyFile(t *testing.T) {
 	w := newWorld(t, nil)
 	path := filepath.Join(t.TempDir(), "cosign.pub")
-	w.must(os.WriteFile(path, []byte(w.config.Signers["devex-ci"].KeyPEM), 0o600))
-	w.config.Signers["devex-ci"] = signature.Signer{KeyFile: path}
+	w.must(os.WriteFile(path, []byte(w.trust.Signers["devex-ci"].KeyPEM), 0o600))
+	w.trust.Signers["devex-ci"] = signature.Signer{KeyFile: path}
 	w.sign(w.ci, registrytest.SignOptions{})
 	got, err := w.verify()
 	w.want(got, err, []string{"devex-ci"}, 1)

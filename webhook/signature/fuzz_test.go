@@ -15,7 +15,7 @@ func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"layers":[null,1,{"annotations":{}}],"layers":[]}`))
 	f.Add([]byte(`{"layers":null}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		attached, err := parseManifest(webhook.Manifest{MediaType: ociManifest, Body: body}, 10)
+		attached, err := parseManifest(webhook.Manifest{MediaType: ociManifest, Body: body}, signatureLayers, 10)
 		if err != nil {
 			return
 		}
@@ -38,7 +38,7 @@ func FuzzCheckClaim(f *testing.F) {
 	f.Add([]byte(`{"critical":{"identity":{"docker-reference":"registry.corp.example:5000/golden/base"},"image":{"docker-manifest-digest":"` + ref.Digest + `"},"type":"cosign container image signature"},"optional":null}`))
 	f.Add([]byte(`{"critical":{"identity":null},"Critical":{}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		why := checkClaim(body, ref, true)
+		why := checkClaim(body, binding{ref: ref})
 		if strings.ContainsAny(string(why), "\r\n\x00\x1b") || len(why) > 1000 {
 			t.Errorf("unfit for a message: %q", why)
 		}

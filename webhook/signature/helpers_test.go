@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hallmark-admission/hallmark/webhook"
 	"github.com/hallmark-admission/hallmark/webhook/registry"
@@ -27,6 +28,8 @@ type world struct {
 	release  crypto.Signer
 	stranger crypto.Signer
 	config   signature.Config
+	trust    signature.TrustConfig
+	rule     webhook.SignatureRule // what rules say besides the signers
 }
 
 func newWorld(t *testing.T, interceptor func(http.Handler) http.Handler) *world {
@@ -46,9 +49,9 @@ func newWorld(t *testing.T, interceptor func(http.Handler) http.Handler) *world 
 	w.must(err)
 	w.stranger, _, err = registrytest.NewKey()
 	w.must(err)
-	w.config = signature.Config{
-		Signers: map[string]signature.Signer{"devex-ci": {KeyPEM: ciPEM}, "release": {KeyPEM: releasePEM}},
-		Fetch:   w.client,
+	w.config = signature.Config{Fetch: w.client}
+	w.trust = signature.TrustConfig{
+		Signers: map[string]signature.Signer{"devex-ci": {KeyPEM: ciPEM}, "release": {KeyPEM: releasePEM}}, Now: time.Now,
 	}
 	w.digest, err = w.registry.PushImage(t.Context(), registrytest.Image{Repository: "golden/base", Tag: "v1", User: "1000"})
 	w.must(err)
@@ -81,12 +84,25 @@ func (w *world) attach(signatures ...registrytest.Signature) {
 }
 
 // allOf are rules that demand every signer.
-func allOf(signers []string) []webhook.SignatureRule {
+func (w *world) allOf(signers []string) []webhook.SignatureRule {
 	rules := make([]webhook.SignatureRule, len(signers))
 	for i, name := range signers {
-		rules[i] = webhook.SignatureRule{AnyOf: []string{name}, Threshold: 1}
+		rules[i] = w.rule
+		rules[i].AnyOf, rules[i].Threshold = []string{name}, 1
 	}
 	return rules
+}
+
+// verifier trusts as the world says now.
+func (w *world) verifier() *signature.Verifier {
+	w.t.Helper()
+	trust, err := signature.NewTrust(w.t.Context(), w.trust)
+	w.must(err)
+	w.t.Cleanup(trust.Close)
+	w.config.Trust = trust
+	v, err := signature.New(w.config)
+	w.must(err)
+	return v
 }
 
 // verify asks for all of the signers; devex-ci when none is named.
@@ -95,9 +111,7 @@ func (w *world) verify(signers ...string) (webhook.Signatures, error) {
 	if signers == nil {
 		signers = []string{"devex-ci"}
 	}
-	v, err := signature.New(w.config)
-	w.must(err)
-	return v.Verify(w.t.Context(), w.ref, allOf(signers))
+	return w.verifier().Verify(w.t.Context(), w.ref, w.allOf(signers))
 }
 
 // want compares an answer: the names of the valid signers, what was found, and why the rest does not count.
@@ -110,6 +124,13 @@ func (w *world) want(got webhook.Signatures, err error, valid []string, found in
 	for _, name := range valid {
 		want.Valid = append(want.Valid, webhook.Signature{Signer: name, Digest: w.digest})
 	}
+	for i := range got.Valid {
+		if (got.Valid[i].Key == "") == (got.Valid[i].Identity == "") {
+			w.t.Errorf("the signature is neither by a key nor by an identity, or by both: %+v", got.Valid[i])
+		}
+		got.Valid[i].Key, got.Valid[i].Identity, got.Valid[i].Issuer, got.Valid[i].At = "", "", "", time.Time{}
+	}
+	got.Until = time.Time{}
 	if !reflect.DeepEqual(got, want) {
 		w.t.Errorf("got  %+v\nwant %+v", got, want)
 	}

@@ -6,11 +6,11 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	sigstore "github.com/sigstore/sigstore/pkg/signature"
@@ -20,35 +20,24 @@ import (
 // minRSABits: below it a key is within reach of factoring (NIST SP 800-131A).
 const minRSABits = 2048
 
-// A key is a signer that was loaded. Its verifiers are the ways in which cosign has signed with such a key; a
+// A key is a public key that was loaded. Its verifiers are the ways in which cosign has signed with such a key; a
 // signature by any of them counts.
 type key struct {
-	name      string
-	verifiers []sigstore.Verifier
+	public      crypto.PublicKey
+	fingerprint string // SHA-256 of the key in PKIX, in hexadecimal
+	verifiers   []sigstore.Verifier
 }
 
-func (s Signer) load(name string) (key, error) {
-	encoded := []byte(s.KeyPEM)
-	switch {
-	case s.KeyPEM != "" && s.KeyFile != "":
-		return key{}, errors.New("a key and a key file are both given; give one")
-	case s.KeyPEM == "" && s.KeyFile == "":
-		return key{}, errors.New("it has no key; give the public key (cosign.pub)")
-	case s.KeyFile != "":
-		var err error
-		if encoded, err = os.ReadFile(s.KeyFile); err != nil {
-			return key{}, fmt.Errorf("key file: %w", err)
-		}
-	}
-	public, err := parsePublicKey(encoded)
-	if err != nil {
-		return key{}, err
-	}
+func newKey(public crypto.PublicKey) (*key, error) {
 	verifiers, err := verifiersFor(public)
 	if err != nil {
-		return key{}, err
+		return nil, err
 	}
-	return key{name: name, verifiers: verifiers}, nil
+	encoded, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("the key cannot be used: %w", err)
+	}
+	return &key{public: public, fingerprint: fmt.Sprintf("%x", sha256.Sum256(encoded)), verifiers: verifiers}, nil
 }
 
 // parsePublicKey wants one PEM block that holds a public key. Its errors never quote the text: a private key may have

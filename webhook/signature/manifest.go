@@ -24,20 +24,37 @@ const (
 // maxSignatureLength is in base64 and has room for RSA with 16,384 bits.
 const maxSignatureLength = 4 << 10
 
-// An attachment is one layer of a signature manifest. Annotations other than the signature (certificates, Rekor
-// bundles) are not taken over: with a key they prove nothing, and parsing them is a risk.
+// An attachment is one layer of a manifest of signatures or of attestations.
 type attachment struct {
-	payload string // digest of what was signed
-	size    int64  // of it, as the manifest says
-	base64  string // the signature
-	broken  reason // why the layer cannot be a signature; "" when it can
+	payload       string // digest of what was signed, or of the envelope
+	size          int64  // of it, as the manifest says
+	base64        string // the signature; "" for an envelope
+	proofs        proofs // as they stand in annotations: they are parsed only for who needs them
+	predicateType string // of an envelope, as its annotation claims
+	broken        reason // why the layer cannot be one; "" when it can
 }
 
-// parseManifest reads a signature manifest. A layer that is broken does not hide the others. The error continues the
+// layerKind tells signatures from attestations.
+type layerKind string
+
+const (
+	signatureLayers   layerKind = simpleSigning
+	attestationLayers layerKind = layerKind(dsseEnvelope)
+)
+
+// noun is what a message calls them.
+func (k layerKind) noun() string {
+	if k == attestationLayers {
+		return "attestation"
+	}
+	return "signature"
+}
+
+// parseManifest reads a manifest of signatures or attestations. A layer that is broken does not hide the others. The error continues the
 // name of the registry and is followed by "for <image>".
-func parseManifest(manifest webhook.Manifest, maxSignatures int) ([]attachment, error) {
+func parseManifest(manifest webhook.Manifest, kind layerKind, most int) ([]attachment, error) {
 	if manifest.MediaType != ociManifest && manifest.MediaType != dockerManifest {
-		return nil, errors.New("has something other than signatures")
+		return nil, fmt.Errorf("has something other than %ss", kind.noun())
 	}
 	// Duplicate names do no harm here, since signatures prove themselves, and a record of all names could grow to many
 	// times the size of a hostile document.
@@ -46,13 +63,13 @@ func parseManifest(manifest webhook.Manifest, maxSignatures int) ([]attachment, 
 	}
 	err := json.Unmarshal(manifest.Body, &body, jsontext.AllowDuplicateNames(true),
 		json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, l *layers) error {
-			return l.read(d, maxSignatures)
+			return l.read(d, kind, most)
 		})))
 	switch {
 	case errors.Is(err, errTooMany):
-		return nil, fmt.Errorf("has more than %d signatures", maxSignatures)
+		return nil, fmt.Errorf("has more than %d %ss", most, kind.noun())
 	case err != nil:
-		return nil, errors.New("has a signature manifest that cannot be read")
+		return nil, fmt.Errorf("has %ss whose manifest cannot be read", kind.noun())
 	}
 	return body.Layers, nil
 }
@@ -62,7 +79,7 @@ type layers []attachment
 var errTooMany = errors.New("too many layers")
 
 // read takes the layers one by one and stops at the first that is too many.
-func (l *layers) read(d *jsontext.Decoder, max int) error {
+func (l *layers) read(d *jsontext.Decoder, kind layerKind, most int) error {
 	*l = nil
 	if token, err := d.ReadToken(); err != nil || token.Kind() == 'n' {
 		return err
@@ -74,16 +91,16 @@ func (l *layers) read(d *jsontext.Decoder, max int) error {
 		if err != nil {
 			return err
 		}
-		if len(*l) == max {
+		if len(*l) == most {
 			return errTooMany
 		}
-		*l = append(*l, parseLayer(layer))
+		*l = append(*l, parseLayer(layer, kind))
 	}
 	_, err := d.ReadToken()
 	return err
 }
 
-func parseLayer(layer jsontext.Value) attachment {
+func parseLayer(layer jsontext.Value, kind layerKind) attachment {
 	var l struct {
 		MediaType   string                    `json:"mediaType"`
 		Digest      string                    `json:"digest"`
@@ -93,20 +110,31 @@ func parseLayer(layer jsontext.Value) attachment {
 	if err := json.Unmarshal(layer, &l); err != nil || !isDigest(l.Digest) || l.Size < 0 {
 		return attachment{broken: malformed}
 	}
-	if l.MediaType != simpleSigning {
+	if l.MediaType != string(kind) {
 		return attachment{broken: otherKind}
 	}
-	var encoded string
-	if err := json.Unmarshal(l.Annotations[signatureAnnotation], &encoded); err != nil {
+	text := func(annotation string) (value string) {
+		if raw, there := l.Annotations[annotation]; there && json.Unmarshal(raw, &value) != nil {
+			return "?" // no string: broken for whoever needs it, and nothing to others
+		}
+		return value
+	}
+	a := attachment{
+		payload: l.Digest, size: l.Size,
+		proofs: proofs{text(certificateAnnotation), text(logAnnotation), text(timestampAnnotation)},
+	}
+	if kind == attestationLayers {
+		a.predicateType = text(predicateAnnotation)
+		return a
+	}
+	a.base64 = text(signatureAnnotation)
+	if a.base64 == "" || len(a.base64) > maxSignatureLength || strings.ContainsAny(a.base64, "\r\n") {
 		return attachment{broken: malformed}
 	}
-	if encoded == "" || len(encoded) > maxSignatureLength {
+	if _, err := base64.StdEncoding.Strict().DecodeString(a.base64); err != nil {
 		return attachment{broken: malformed}
 	}
-	if _, err := base64.StdEncoding.Strict().DecodeString(encoded); err != nil || strings.ContainsAny(encoded, "\r\n") {
-		return attachment{broken: malformed}
-	}
-	return attachment{payload: l.Digest, size: l.Size, base64: encoded}
+	return a
 }
 
 func isDigest(s string) bool {

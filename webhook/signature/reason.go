@@ -5,20 +5,37 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/hallmark-admission/hallmark/webhook"
 )
 
-// A reason is why an attachment does not count, in words for a developer. It begins with "right key" when the
-// signature is by a signer that was asked for, else with "1 signature".
+// A reason is why something attached does not count, in words for a developer. It begins with "right key" or "right
+// identity" when it is by a signer that was asked for, and with "1 signature" when that is not certain.
 type reason string
 
 const (
-	otherDigest  reason = "right key, other digest"
-	noDigest     reason = "right key, no digest in the signature"
-	noRepository reason = "right key, no repository in the signature"
-	otherType    reason = "right key, but not a signature of an image"
-	unreadable   reason = "right key, unreadable payload"
+	otherDigest  reason = rightKey + ", other digest"
+	noDigest     reason = rightKey + ", no digest in the signature"
+	noRepository reason = rightKey + ", no repository in the signature"
+	otherType    reason = rightKey + ", but not a signature of an image"
+	unreadable   reason = rightKey + ", unreadable payload"
+
+	otherCertificate reason = rightKey + ", but a certificate of another"
+	otherAuthority   reason = one + " by an authority that is not trusted"
 
 	unknownKey reason = one + " by an unknown key"
+
+	noLog              reason = one + " without a transparency log entry"
+	invalidLog         reason = one + " whose transparency log entry does not hold"
+	noTimestamp        reason = one + " without a timestamp"
+	invalidTimestamp   reason = one + " whose timestamp does not hold"
+	noTime             reason = one + " without proof of its time"
+	expiredCertificate reason = one + " from outside the time of its certificate"
+	expiredChain       reason = one + " from when its certificate authority had expired or not begun"
+	noSCT              reason = one + " whose certificate is in no trusted certificate log"
+	brokenProof        reason = one + " with a broken certificate, log entry or timestamp"
+	invalidSignature   reason = one + " that does not verify"
 
 	malformed reason = one + " in no valid form"
 	otherKind reason = one + " of another kind than cosign's"
@@ -27,23 +44,68 @@ const (
 	tooLarge  reason = one + " too large to be read"
 	unread    reason = one + " not readable at present"
 
-	one = "1 signature"
+	one      = "1 signature"
+	rightKey = "right key"
 )
 
 // by is the reason for a signature by a signer that was not asked for.
 func by(signer string) reason { return reason(one + " by " + signer) }
 
+// otherRepository is the reason for a signature of the same image in another repository.
+func otherRepository(name string) reason {
+	return rightKey + ", other repository " + reason(shortened(name))
+}
+
+// otherIdentity and otherIssuer are the reasons for a certificate of somebody else.
+func otherIdentity(found, expected string) reason {
+	return reason(fmt.Sprintf("identity %s, expected %s", shortened(found), shortened(expected)))
+}
+
+func otherIssuer(found, expected string) reason {
+	return reason(fmt.Sprintf("identity by issuer %s, expected %s", shortened(found), shortened(expected)))
+}
+
+// outOfTime is the reason for a key that does not count any longer, or not yet.
+func outOfTime(until, at time.Time) reason {
+	if !until.IsZero() && at.After(until) {
+		return rightKey + ", signed or looked at after its time ended on " + reason(until.UTC().Format(time.DateOnly))
+	}
+	return rightKey + ", signed or looked at before its time begins"
+}
+
+// ofIdentity words a reason that was found with a key for an identity.
+func (r reason) ofIdentity() reason {
+	if rest, found := strings.CutPrefix(string(r), rightKey); found {
+		return "right identity" + reason(rest)
+	}
+	return r
+}
+
+// shortened quotes what somebody else wrote, and leaves out the middle of what is too long for a message.
+func shortened(text string) string {
+	const longest = 72
+	if len(text) > longest {
+		text = text[:longest/2] + "..." + text[len(text)-longest/2:]
+	}
+	return webhook.Quote(text)
+}
+
 // weight orders reasons: what comes closest to a signature that counts is told first.
 func (r reason) weight() int {
 	switch {
-	case strings.HasPrefix(string(r), "right key"):
+	case strings.HasPrefix(string(r), "right "):
 		return 0
-	case r == unknownKey:
-		return 2
-	case strings.HasPrefix(string(r), one+" by "):
+	case strings.HasPrefix(string(r), "identity "):
 		return 1
+	case r == unknownKey:
+		return 4
+	case strings.HasPrefix(string(r), one+" by "):
+		return 3
+	case strings.HasPrefix(string(r), one+" from "), strings.HasPrefix(string(r), one+" whose "),
+		strings.HasPrefix(string(r), one+" without "):
+		return 2
 	}
-	return 3
+	return 5
 }
 
 // times words a reason that holds for n signatures.
@@ -60,8 +122,8 @@ func (r reason) times(n int) string {
 // maxReasons is how many are told.
 const maxReasons = 3
 
-// tell words reasons with their numbers, the closest first.
-func tell(counts map[reason]int) []string {
+// tell words reasons with their numbers, the closest first. What is a signature may be called something else.
+func tell(counts map[reason]int, noun string) []string {
 	all := make([]reason, 0, len(counts))
 	for r := range counts {
 		all = append(all, r)
@@ -71,7 +133,8 @@ func tell(counts map[reason]int) []string {
 	})
 	var told []string
 	for _, r := range all[:min(len(all), maxReasons)] {
-		told = append(told, r.times(counts[r]))
+		text := r.times(counts[r])
+		told = append(told, strings.Replace(text, "signature", noun, 1))
 	}
 	return told
 }

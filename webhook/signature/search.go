@@ -7,11 +7,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/sigstore/cosign/v2/pkg/cosign"
-	"github.com/sigstore/cosign/v2/pkg/oci/static"
-	sigstore "github.com/sigstore/sigstore/pkg/signature"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -25,42 +23,72 @@ const (
 	maxNamed = 8
 )
 
-// A request is for an image, and the keys of all signers that its rules name.
-type request struct {
-	ref   webhook.Reference
-	rules []webhook.SignatureRule
-	asked []key
-}
-
 // A search looks for the signers asked for among what is attached to one digest. Its goroutines end before it does.
 type search struct {
 	verifier *Verifier
-	request
-	hash   v1.Hash
-	cancel context.CancelFunc
+	binding  binding
+	rules    []webhook.SignatureRule
+	asked    []*signer
+	now      time.Time
+	ctx      context.Context //nolint:containedctx // it ends when the search does
+	cancel   context.CancelFunc
 
 	mu       sync.Mutex
-	valid    map[string]webhook.Signature
+	valid    []webhook.Signature
+	until    time.Time
+	found    int
 	rejected map[reason]int
 	named    int
 	unlooked error // the first failure that leaves open what a signature is
 }
 
-func (v *Verifier) search(ctx context.Context, r request, attached []attachment) (webhook.Signatures, error) {
-	hash, err := v1.NewHash(r.ref.Digest)
-	if err != nil {
-		return webhook.Signatures{}, fmt.Errorf("signature: digest of %s: %w", r.ref, err)
-	}
+// verifyDigest looks for signatures of one digest, in one layout after the other: first in that which had them last in
+// this registry.
+func (v *Verifier) verifyDigest(ctx context.Context, r request) (webhook.Signatures, error) {
 	searchCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &search{
-		verifier: v, request: r, hash: hash, cancel: cancel,
-		valid: map[string]webhook.Signature{}, rejected: map[reason]int{},
+		verifier: v, binding: r.binding, rules: r.rules, asked: r.asked, now: v.trust.now(), ctx: searchCtx, cancel: cancel,
+		rejected: map[reason]int{},
 	}
+	for _, layout := range v.trust.layouts(r.binding.ref.Registry) {
+		if err := s.look(layout); err != nil && s.unlooked == nil {
+			s.unlooked = err
+		}
+		if s.complete() {
+			v.trust.seen(r.binding.ref.Registry, layout)
+			break
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return s.result(ctx)
+}
+
+func (s *search) look(layout layout) error {
+	if layout == bundles {
+		return s.bundles()
+	}
+	return s.attached()
+}
+
+// attached looks through the signatures in cosign's own layout.
+func (s *search) attached() error {
+	v, ref := s.verifier, s.binding.ref
+	all, err := v.attachments(s.ctx, ref, signatureLayers)
+	if err != nil {
+		return err
+	}
+	hash, err := v1.NewHash(ref.Digest)
+	if err != nil {
+		return fmt.Errorf("signature: digest of %s: %w", ref, err)
+	}
+	s.found += len(all)
 	// Signatures over the same payload share its layer's content; it is read once.
 	var payloads []string
 	byPayload := map[string][]attachment{}
-	for _, a := range attached {
+	for _, a := range all {
 		switch {
 		case a.broken != "":
 			s.reject(a.broken, 1)
@@ -73,31 +101,95 @@ func (v *Verifier) search(ctx context.Context, r request, attached []attachment)
 		}
 		byPayload[a.payload] = append(byPayload[a.payload], a)
 	}
+	s.each(len(payloads), func(i int) {
+		signatures := byPayload[payloads[i]]
+		body, err := v.fetch.Blob(s.ctx, ref, payloads[i], v.payloadBytes)
+		if err != nil {
+			s.unread(err, len(signatures))
+			return
+		}
+		for _, a := range signatures {
+			if s.ctx.Err() != nil {
+				return
+			}
+			s.judge(newPlain(a, body, hash, s.binding))
+		}
+	})
+	return nil
+}
+
+// newPlain makes a signature in cosign's layout ready to be verified.
+func newPlain(a attachment, body []byte, hash v1.Hash, b binding) *signed {
+	x := &signed{
+		plain: &plain{body: body, base64: a.base64, hash: hash}, artifact: artifactOf(body),
+		claim:     func() reason { return checkClaim(body, b) },
+		certified: a.proofs.certificate != "", log: a.proofs.log != "", timestamp: a.proofs.timestamp != "",
+	}
+	err := guarded(func() error {
+		e, err := newEntity(a.proofs, messageContent(body, a.base64))
+		if err == nil {
+			x.entity, x.plain.entity = e, e
+		}
+		return err
+	})
+	_ = err // who needs the proofs finds none, and says so
+	return x
+}
+
+// bundles looks through the signatures in sigstore bundles.
+func (s *search) bundles() error {
+	v, ref := s.verifier, s.binding.ref
+	wanted := want{predicates: []string{signPredicate}, message: true, most: v.maxSignatures, noun: "signature"}
+	all, err := v.referrers(s.ctx, ref, wanted)
+	if err != nil {
+		return err
+	}
+	s.each(len(all), func(i int) {
+		body, why, err := v.readBundle(s.ctx, ref, all[i], wanted)
+		switch {
+		case err != nil:
+			s.count(1)
+			s.unread(err, 1)
+		case why != "":
+			s.count(1)
+			s.reject(why, 1)
+		case body != nil:
+			s.count(1)
+			x, why := signatureBundle(body, s.binding)
+			if why != "" {
+				s.reject(why, 1)
+				return
+			}
+			s.judge(x)
+		}
+	})
+	return nil
+}
+
+// each runs f for some at a time, until the search is over.
+func (s *search) each(n int, f func(i int)) {
 	var group errgroup.Group
 	group.SetLimit(parallelPayloads)
-	for _, digest := range payloads {
-		if searchCtx.Err() != nil {
+	for i := range n {
+		if s.ctx.Err() != nil {
 			break
 		}
 		group.Go(func() error {
-			s.try(searchCtx, digest, byPayload[digest])
+			f(i)
 			return nil
 		})
 	}
-	_ = group.Wait() // try reports nothing that way
-	return s.result(ctx, len(attached))
+	_ = group.Wait() // f reports nothing that way
 }
 
 // result says what was found. Nobody is told that an image is unsigned when a signature could not be looked at.
-func (s *search) result(ctx context.Context, found int) (webhook.Signatures, error) {
+func (s *search) result(ctx context.Context) (webhook.Signatures, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	result := webhook.Signatures{Found: found}
-	for _, name := range slices.Sorted(maps.Keys(s.valid)) {
-		result.Valid = append(result.Valid, s.valid[name])
-	}
+	slices.SortFunc(s.valid, bySigner)
+	result := webhook.Signatures{Found: s.found, Valid: s.valid, Until: s.until}
 	switch {
-	case s.complete():
+	case complete(s.rules, s.valid):
 		// What else there is was not all looked at, and does not matter.
 		return result, nil
 	case ctx.Err() != nil:
@@ -105,36 +197,35 @@ func (s *search) result(ctx context.Context, found int) (webhook.Signatures, err
 	case s.unlooked != nil:
 		return webhook.Signatures{}, s.unlooked
 	}
-	result.Rejected = tell(s.rejected)
+	result.Rejected = tell(s.rejected, signatureLayers.noun())
 	return result, nil
 }
 
-// complete says whether every rule is satisfied.
 func (s *search) complete() bool {
-	found := slices.Collect(maps.Values(s.valid))
-	return !slices.ContainsFunc(s.rules, func(rule webhook.SignatureRule) bool { return !rule.Satisfied(found) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked) > 0 && complete(s.rules, s.valid)
 }
 
-// try reads a payload and judges the signatures over it.
-func (s *search) try(ctx context.Context, digest string, signatures []attachment) {
-	body, err := s.verifier.fetch.Blob(ctx, s.ref, digest, s.verifier.payloadBytes)
-	if err != nil {
-		why, looked := unreadReason(err)
-		s.reject(why, len(signatures))
-		if !looked {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.unlooked == nil && ctx.Err() == nil {
-				s.unlooked = err
-			}
-		}
-		return
+// complete says whether every rule is satisfied.
+func complete(rules []webhook.SignatureRule, valid []webhook.Signature) bool {
+	return !slices.ContainsFunc(rules, func(rule webhook.SignatureRule) bool { return !rule.Satisfied(valid) })
+}
+
+// unread records that something could not be read.
+func (s *search) unread(err error, n int) {
+	why, looked := unreadReason(err)
+	s.reject(why, n)
+	if !looked {
+		s.leaveOpen(err)
 	}
-	for _, signature := range signatures {
-		if ctx.Err() != nil {
-			return
-		}
-		s.judge(ctx, body, signature.base64)
+}
+
+func (s *search) leaveOpen(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unlooked == nil && s.ctx.Err() == nil {
+		s.unlooked = err
 	}
 }
 
@@ -153,25 +244,33 @@ func unreadReason(err error) (why reason, looked bool) {
 	return unread, false
 }
 
-// judge holds one signature against the keys that were asked for.
-func (s *search) judge(ctx context.Context, body []byte, base64 string) {
-	for _, k := range s.asked {
-		err := s.verify(ctx, k, body, base64)
-		var claimed *claimError
+// judge holds one signature against the signers that were asked for. It counts for all whose it is: which of them a rule
+// counts is the rule's affair (SignatureRule.SignedBy).
+func (s *search) judge(x *signed) {
+	closest, mine := unknownKey, false
+	for _, signer := range s.asked {
+		got, why, err := signer.hold(s.ctx, x, s.now)
 		switch {
-		case err == nil:
-			s.accept(k)
-			return
-		case errors.As(err, &claimed):
-			s.reject(claimed.reason, 1)
-			return
+		case err != nil:
+			s.leaveOpen(err)
+		case why == "":
+			mine = true
+			s.accept(signer, got)
+		case why.weight() < closest.weight():
+			closest = why
 		}
 	}
-	s.reject(s.nameOf(ctx, body, base64), 1)
+	switch {
+	case mine:
+	case closest == unknownKey:
+		s.reject(s.nameOf(x), 1)
+	default:
+		s.reject(closest, 1)
+	}
 }
 
 // nameOf says whose signature it is that was not asked for.
-func (s *search) nameOf(ctx context.Context, body []byte, base64 string) reason {
+func (s *search) nameOf(x *signed) reason {
 	s.mu.Lock()
 	s.named++
 	enough := s.named > maxNamed
@@ -179,58 +278,35 @@ func (s *search) nameOf(ctx context.Context, body []byte, base64 string) reason 
 	if enough {
 		return unknownKey
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.verifier.keys)) {
-		if slices.ContainsFunc(s.asked, func(k key) bool { return k.name == name }) {
+	signers := s.verifier.trust.signers
+	for _, name := range slices.Sorted(maps.Keys(signers)) {
+		if slices.Contains(s.asked, signers[name]) {
 			continue
 		}
-		var claimed *claimError
-		if err := s.verify(ctx, s.verifier.keys[name], body, base64); err == nil || errors.As(err, &claimed) {
+		if _, why, err := signers[name].hold(s.ctx, x, s.now); err == nil && (why == "" || why.weight() == 0) {
 			return by(name)
 		}
 	}
 	return unknownKey
 }
 
-// verify checks one signature with one key, in each way in which cosign has signed with such a key.
-func (s *search) verify(ctx context.Context, k key, body []byte, base64 string) (err error) {
-	for _, with := range k.verifiers {
-		if err = s.verifyWith(ctx, with, body, base64); err == nil {
-			return nil
-		}
-		var claimed *claimError
-		if errors.As(err, &claimed) {
-			return err
-		}
-	}
-	return err
-}
-
-// verifyWith leaves the verification to cosign, without any of the annotations that its parsers have panicked on. A
-// panic is a signature that does not verify.
-func (s *search) verifyWith(ctx context.Context, with sigstore.Verifier, body []byte, base64 string) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("signature: cosign panicked: %T", p)
-		}
-	}()
-	signature, err := static.NewSignature(body, base64)
-	if err != nil {
-		return err
-	}
-	_, err = cosign.VerifyImageSignature(ctx, signature, s.hash, &cosign.CheckOpts{
-		SigVerifier:   with,
-		ClaimVerifier: claimVerifier(s.ref, s.verifier.bindIdentity),
-		IgnoreTlog:    true, // a static key is trusted without a transparency log
-		Offline:       true,
-	})
-	return err
-}
-
-func (s *search) accept(k key) {
+func (s *search) accept(signer *signer, got held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.valid[k.name] = webhook.Signature{Signer: k.name, Digest: s.ref.Digest}
-	if s.complete() {
+	found := webhook.Signature{
+		Signer: signer.name, Digest: s.binding.ref.Digest, Identity: got.identity, Issuer: got.issuer, Key: got.key, At: got.at,
+	}
+	same := func(other webhook.Signature) bool {
+		found.At, other.At = time.Time{}, time.Time{}
+		return found == other
+	}
+	if slices.ContainsFunc(s.valid, same) {
+		return
+	}
+	found.At = got.at
+	s.valid = append(s.valid, found)
+	s.until = sooner(s.until, got.until)
+	if complete(s.rules, s.valid) {
 		s.cancel()
 	}
 }
@@ -239,4 +315,18 @@ func (s *search) reject(why reason, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rejected[why] += n
+}
+
+func (s *search) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found += n
+}
+
+// sooner is the first of two moments, of which a zero one never comes.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }

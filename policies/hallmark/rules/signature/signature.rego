@@ -2,7 +2,8 @@
 # title: Images are signed by a trusted signer
 # description: |
 #   An image that an entry of `signatures` covers, or that is a golden image with signers of its own, must have valid
-#   cosign signatures over its digest by as many of the named signers as the entry demands. Each signer counts once.
+#   signatures over its digest by as many of the named signers as the entry demands. Whoever signs counts once, even if the
+#   configuration trusts the same key or identity under two names.
 # custom:
 #   id: signature
 #   fix: Use an image that the build pipeline has signed; ask the image's owner to sign this one.
@@ -12,8 +13,7 @@ package hallmark.rules.signature
 deny contains finding if {
 	some image in input.images
 	some required in image.signedBy
-	signers := {signature.signer | some signature in image.signatures}
-	found := signers & {signer | some signer in required.anyOf}
+	found := object.get(required, "signed", [])
 	count(found) < required.threshold
 	finding := {
 		"image": image.where,
@@ -45,4 +45,4 @@ _found(image) := "" if {
 	count(image.signaturesRejected) == 0
 }
 
-_found(image) := "" if not image.signatures
+_found(image) := "" if not image.signaturesFound

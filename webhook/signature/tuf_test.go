@@ -1,0 +1,524 @@
+package signature
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sigstore/sigstore-go/pkg/root"
+	sigstore "github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+const day = 24 * time.Hour
+
+// A tufRepo is a TUF repository over HTTP, with consistent snapshots as sigstore's.
+type tufRepo struct {
+	*httptest.Server
+	t       *testing.T
+	start   time.Time
+	expires map[string]time.Time // by role
+	keys    map[string]ed25519.PrivateKey
+	root    *metadata.Metadata[metadata.RootType]
+	version int64 // of timestamp, snapshot and targets
+	anchor  []byte
+
+	mu     sync.Mutex
+	files  map[string][]byte
+	answer http.HandlerFunc // instead of the files, when not nil
+	asked  int
+}
+
+func newTUFRepo(t *testing.T) *tufRepo {
+	t.Helper()
+	start := time.Now().Truncate(time.Second).UTC()
+	r := &tufRepo{
+		t: t, start: start, keys: map[string]ed25519.PrivateKey{}, files: map[string][]byte{},
+		expires: map[string]time.Time{
+			metadata.ROOT: start.Add(100 * day), metadata.TARGETS: start.Add(90 * day),
+			metadata.SNAPSHOT: start.Add(20 * day), metadata.TIMESTAMP: start.Add(7 * day),
+		},
+	}
+	r.root = metadata.Root(r.expires[metadata.ROOT])
+	for _, role := range metadata.TOP_LEVEL_ROLE_NAMES {
+		r.addKey(role)
+	}
+	r.signRoot(r.keys[metadata.ROOT])
+	r.anchor = r.files["1.root.json"]
+	r.Server = httptest.NewServer(http.HandlerFunc(r.serve))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *tufRepo) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *tufRepo) serve(w http.ResponseWriter, request *http.Request) {
+	r.mu.Lock()
+	r.asked++
+	answer := r.answer
+	body, ok := r.files[strings.TrimPrefix(request.URL.Path, "/")]
+	r.mu.Unlock()
+	switch {
+	case answer != nil:
+		answer(w, request)
+	case !ok:
+		http.NotFound(w, request)
+	default:
+		_, _ = w.Write(body)
+	}
+}
+
+func (r *tufRepo) answerWith(answer http.HandlerFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = answer
+}
+
+func (r *tufRepo) fails() {
+	r.answerWith(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+}
+
+func (r *tufRepo) addKey(role string) {
+	r.t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	r.must(err)
+	key, err := metadata.KeyFromPublicKey(public)
+	r.must(err)
+	r.must(r.root.Signed.AddKey(key, role))
+	r.keys[role] = private
+}
+
+// rotate replaces the key of a role by a new root.json, which the old and the new root keys sign.
+func (r *tufRepo) rotate(role string) {
+	r.t.Helper()
+	before := r.keys[metadata.ROOT]
+	old := r.root.Signed.Roles[role].KeyIDs[0]
+	r.addKey(role)
+	r.must(r.root.Signed.RevokeKey(old, role))
+	r.root.Signed.Version++
+	keys := []ed25519.PrivateKey{before}
+	if role == metadata.ROOT {
+		keys = append(keys, r.keys[role])
+	}
+	r.signRoot(keys...)
+}
+
+func (r *tufRepo) signRoot(keys ...ed25519.PrivateKey) {
+	r.t.Helper()
+	r.root.ClearSignatures()
+	r.file(fmt.Sprintf("%d.root.json", r.root.Signed.Version), signMetadata(r, r.root, keys...))
+}
+
+func (r *tufRepo) file(name string, body []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.files[name] = body
+}
+
+func signMetadata[T metadata.Roles](r *tufRepo, m *metadata.Metadata[T], keys ...ed25519.PrivateKey) []byte {
+	r.t.Helper()
+	for _, key := range keys {
+		signer, err := sigstore.LoadSigner(key, crypto.Hash(0))
+		r.must(err)
+		_, err = m.Sign(signer)
+		r.must(err)
+	}
+	body, err := m.ToBytes(false)
+	r.must(err)
+	return body
+}
+
+// publish makes a target the trusted root of the repository, and gives the path of its file.
+func (r *tufRepo) publish(target []byte) string {
+	r.t.Helper()
+	r.version++
+	targets := metadata.Targets(r.expires[metadata.TARGETS])
+	info, err := metadata.TargetFile().FromBytes(tufTarget, target, "sha256", "sha512")
+	r.must(err)
+	targets.Signed.Version, targets.Signed.Targets[tufTarget] = r.version, info
+	snapshot := metadata.Snapshot(r.expires[metadata.SNAPSHOT])
+	snapshot.Signed.Version, snapshot.Signed.Meta["targets.json"] = r.version, metadata.MetaFile(r.version)
+	timestamp := metadata.Timestamp(r.expires[metadata.TIMESTAMP])
+	timestamp.Signed.Version, timestamp.Signed.Meta["snapshot.json"] = r.version, metadata.MetaFile(r.version)
+	for _, hash := range info.Hashes {
+		r.file(fmt.Sprintf("targets/%x.%s", []byte(hash), tufTarget), target)
+	}
+	r.file(fmt.Sprintf("%d.targets.json", r.version), signMetadata(r, targets, r.keys[metadata.TARGETS]))
+	r.file(fmt.Sprintf("%d.snapshot.json", r.version), signMetadata(r, snapshot, r.keys[metadata.SNAPSHOT]))
+	r.file("timestamp.json", signMetadata(r, timestamp, r.keys[metadata.TIMESTAMP]))
+	return fmt.Sprintf("targets/%x.%s", sha256.Sum256(target), tufTarget)
+}
+
+// newTrustedRootJSON is a trusted_root.json whose one log is at a URL.
+func newTrustedRootJSON(t *testing.T, logURL string) []byte {
+	t.Helper()
+	public, der := newTestKey(t)
+	id := sha256.Sum256(der)
+	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01, nil, nil, nil, map[string]*root.TransparencyLog{
+		fmt.Sprintf("%x", id): {
+			BaseURL: logURL, ID: id[:], ValidityPeriodStart: time.Unix(0, 0), HashFunc: crypto.SHA256, PublicKey: public,
+			SignatureHashFunc: crypto.SHA256,
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := trusted.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// A tufWorld is a repository that published a root "first", and a reader of it with a clock.
+type tufWorld struct {
+	*tufRepo
+	config TUF
+	clock  time.Time
+	read   func(context.Context) (*trustedRoot, time.Time, error)
+}
+
+func newTUFWorld(t *testing.T) *tufWorld {
+	t.Helper()
+	w := &tufWorld{tufRepo: newTUFRepo(t)}
+	w.publish(newTrustedRootJSON(t, "first"))
+	w.clock = w.start
+	w.config = TUF{URL: w.URL, RootFile: filepath.Join(t.TempDir(), "root.json"), Dir: filepath.Join(t.TempDir(), "tuf")}
+	w.must(os.WriteFile(w.config.RootFile, w.anchor, 0o600))
+	w.restart()
+	return w
+}
+
+// restart forgets what is not on disk.
+func (w *tufWorld) restart() {
+	w.t.Helper()
+	var err error
+	w.read, err = tufRoot(w.config, func() time.Time { return w.clock })
+	w.must(err)
+}
+
+// want reads once. A provisional value is told by fromDisk.
+func (w *tufWorld) want(logURL string, fromDisk bool) {
+	w.t.Helper()
+	trusted, expires, err := w.read(w.t.Context())
+	var early *provisional
+	if errors.As(err, &early) != fromDisk || !fromDisk && err != nil {
+		w.t.Fatalf("got error %v, from disk is %t", err, fromDisk)
+	}
+	for _, log := range trusted.RekorLogs() {
+		if log.BaseURL != logURL {
+			w.t.Errorf("got the root with %s, want %s", log.BaseURL, logURL)
+		}
+	}
+	if want := w.expires[metadata.TIMESTAMP]; !expires.Equal(want) || len(trusted.RekorLogs()) != 1 || trusted.hash == "" {
+		w.t.Errorf("got %d logs, hash %q, expiry %s; want 1 and %s", len(trusted.RekorLogs()), trusted.hash, expires, want)
+	}
+}
+
+func (w *tufWorld) wantError(text string) {
+	w.t.Helper()
+	trusted, _, err := w.read(w.t.Context())
+	if trusted != nil || err == nil || !strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), w.URL) {
+		w.t.Errorf("got %v, %v\nwant error %q", trusted, err, text)
+	}
+}
+
+func TestTUF(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		run  func(w *tufWorld)
+	}{
+		{"fresh, and again", func(w *tufWorld) { w.want("first", false); w.want("first", false) }},
+		{"nothing on disk", func(w *tufWorld) {
+			w.config.Dir = ""
+			w.restart()
+			w.want("first", false)
+			w.restart()
+			w.fails()
+			w.wantError("503")
+		}},
+		{"updated", func(w *tufWorld) {
+			w.want("first", false)
+			w.publish(newTrustedRootJSON(w.t, "second"))
+			w.want("second", false)
+		}},
+		{"restart", func(w *tufWorld) {
+			w.want("first", false)
+			w.publish(newTrustedRootJSON(w.t, "second"))
+			w.restart()
+			asked := w.asked
+			w.want("first", true)
+			if w.asked != asked {
+				w.t.Error("the network was asked first")
+			}
+			w.want("second", false)
+		}},
+		{"restart offline", func(w *tufWorld) {
+			w.want("first", false)
+			w.restart()
+			w.fails()
+			w.want("first", true)
+			w.wantError("503")
+		}},
+		{"restart offline after the expiry", func(w *tufWorld) {
+			w.want("first", false)
+			w.restart()
+			w.fails()
+			w.clock = w.expires[metadata.TIMESTAMP]
+			w.wantError("503")
+		}},
+		{"keys were replaced", func(w *tufWorld) {
+			w.want("first", false)
+			for _, role := range metadata.TOP_LEVEL_ROLE_NAMES {
+				w.rotate(role)
+			}
+			w.publish(newTrustedRootJSON(w.t, "second"))
+			w.want("second", false)
+			w.restart()
+			w.fails()
+			w.want("second", true)
+		}},
+		{"expired", func(w *tufWorld) {
+			w.clock = w.expires[metadata.TIMESTAMP].Add(time.Second)
+			w.wantError("timestamp.json is expired")
+		}},
+		{"target tampered with", func(w *tufWorld) {
+			path := w.publish(newTrustedRootJSON(w.t, "second"))
+			body := bytes.Replace(w.files[path], []byte("second"), []byte("s3c0nd"), 1)
+			for path := range w.files {
+				if strings.HasPrefix(path, "targets/") {
+					w.file(path, body)
+				}
+			}
+			w.wantError("hash")
+		}},
+		{"target is no trusted root", func(w *tufWorld) {
+			w.want("first", false)
+			w.publish([]byte(`{"mediaType":"other"}`))
+			w.wantError("trusted_root.json: it is not in the format")
+			w.restart()
+			w.want("first", true)
+		}},
+		{"metadata tampered with", func(w *tufWorld) {
+			body := w.files["1.targets.json"]
+			w.file("1.targets.json", bytes.Replace(body, []byte(`"version":1`), []byte(`"version":1,"a":1`), 1))
+			w.wantError("targets failed")
+		}},
+		{"another repository", func(w *tufWorld) {
+			other := newTUFRepo(w.t)
+			w.must(os.WriteFile(w.config.RootFile, other.anchor, 0o600))
+			w.restart()
+			w.wantError("timestamp failed")
+		}},
+		{"cache of another repository", func(w *tufWorld) {
+			w.want("first", false)
+			other := newTUFRepo(w.t)
+			w.must(os.WriteFile(w.config.RootFile, other.anchor, 0o600))
+			w.restart()
+			w.fails()
+			w.wantError("503")
+		}},
+		{"cache tampered with", func(w *tufWorld) {
+			w.want("first", false)
+			files, err := loadTUF(w.config.Dir, w.URL)
+			w.must(err)
+			files["targets/"+tufTarget] = newTrustedRootJSON(w.t, "evil!")
+			w.must(saveTUF(w.config.Dir, w.URL, files))
+			w.restart()
+			w.want("first", false)
+		}},
+		{"cache torn", func(w *tufWorld) {
+			w.want("first", false)
+			w.must(os.Truncate(filepath.Join(w.config.Dir, tufCacheFile), 100))
+			w.restart()
+			w.want("first", false)
+			w.restart()
+			w.want("first", true)
+		}},
+		{"cache cannot be written", func(w *tufWorld) {
+			w.must(os.RemoveAll(w.config.Dir))
+			trusted, _, err := w.read(w.t.Context())
+			var early *provisional
+			if trusted == nil || !errors.As(err, &early) || !strings.Contains(err.Error(), "keep what was read by TUF") {
+				w.t.Errorf("got %v, %v", trusted, err)
+			}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) { tc.run(newTUFWorld(t)) })
+	}
+}
+
+// Older metadata that have not expired are refused in the same process, after a restart, and even when what is on disk
+// has expired meanwhile.
+func TestTUFRollback(t *testing.T) {
+	w := newTUFWorld(t)
+	w.publish(newTrustedRootJSON(t, "second"))
+	older := maps.Clone(w.files)
+	w.publish(newTrustedRootJSON(t, "third"))
+	w.want("third", false)
+	latest := w.files
+	w.files = older
+	w.wantError("it went back from version 3 to 2 of timestamp")
+	w.restart()
+	w.want("third", true)
+	w.wantError("it went back from version 3 to 2 of timestamp")
+
+	w.expires[metadata.TIMESTAMP] = w.start.Add(15 * day)
+	w.version = 1
+	w.publish(newTrustedRootJSON(t, "second"))
+	w.clock = w.start.Add(8 * day)
+	w.restart()
+	w.wantError("it went back from version 3 to 2 of timestamp")
+
+	// Whoever stole a key may have set a high version; with the key replaced it goes on from the repository's own.
+	w.files = latest
+	w.rotate(metadata.TIMESTAMP)
+	w.rotate(metadata.SNAPSHOT)
+	w.version = 1
+	w.publish(newTrustedRootJSON(t, "fourth"))
+	w.want("fourth", false)
+}
+
+func TestTUFExpiry(t *testing.T) {
+	for _, role := range metadata.TOP_LEVEL_ROLE_NAMES {
+		t.Run(role, func(t *testing.T) {
+			w := newTUFWorld(t)
+			w.expires[role] = w.start.Add(time.Hour)
+			if role == metadata.ROOT {
+				w.tufRepo.root.Signed.Expires = w.expires[role]
+				w.rotate(role)
+			}
+			w.publish(newTrustedRootJSON(t, "first"))
+			if _, expires, err := w.read(t.Context()); err != nil || !expires.Equal(w.expires[role]) {
+				t.Errorf("got %s, %v; want %s", expires, err, w.expires[role])
+			}
+			w.clock = w.expires[role].Add(time.Second)
+			w.wantError("expired")
+		})
+	}
+}
+
+func TestTUFHostileServer(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string
+	}{
+		{"endless", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+					return
+				}
+			}
+		}, "has more than 512000 bytes"},
+		{"hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer in time"},
+		{"to plain HTTP elsewhere", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://tuf.example.com/", http.StatusFound)
+		}, "redirect: the URL has to begin with https://"},
+		{"redirects without end", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusFound)
+		}, "too many redirects"},
+		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, "invalid character"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newTUFWorld(t)
+			w.answerWith(tc.answer)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			if tc.name == "hangs" {
+				cancel()
+			}
+			if _, _, err := w.read(ctx); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// Everything together has a limit, however small the parts are: here the roots, each of which is valid.
+func TestTUFBytes(t *testing.T) {
+	w := newTUFWorld(t)
+	for range 10 {
+		w.tufRepo.root.UnrecognizedFields = map[string]any{"padding": strings.Repeat("a", 500_000)}
+		w.rotate(metadata.TARGETS)
+	}
+	w.wantError(".root.json has more than ")
+}
+
+func TestTUFConfig(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := tufRoot(TUF{URL: "http://tuf.example.com", RootFile: file, Dir: file}, time.Now)
+	if err == nil {
+		t.Fatal("got no error")
+	}
+	for _, want := range []string{
+		"tuf: url: the URL has to begin with https://", "is not a root.json of TUF", "tuf: dir: ",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v\nwant %q", err, want)
+		}
+	}
+	if _, err := tufRoot(TUF{RootFile: filepath.Join(dir, "missing")}, time.Now); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := tufRoot(TUF{}, time.Now); err != nil {
+		t.Errorf("the public-good instance: %v", err)
+	}
+}
+
+// Behind requests, the root that was read is used while its repository is down, until it expires and not longer.
+func TestTUFFetched(t *testing.T) {
+	w := newTUFWorld(t)
+	f := startFetching(t.Context(), fetching{
+		every: time.Hour, timeout: time.Minute, now: func() time.Time { return w.start },
+	}, w.read)
+	w.must(f.wait(t.Context()))
+	f.close()
+	w.restart()
+	w.fails()
+	reported := make(chan error)
+	f = startFetching(t.Context(), fetching{
+		every: time.Hour, timeout: time.Minute, now: func() time.Time { return w.start },
+		report: func(err error) { reported <- err },
+	}, w.read)
+	w.must(f.wait(t.Context()))
+	if err := <-reported; !strings.Contains(err.Error(), "503") {
+		t.Errorf("reported %v", err)
+	}
+	if _, err := f.get(); err != nil {
+		t.Errorf("while it is down: %v", err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); f.close() }()
+	for {
+		select {
+		case <-reported:
+			continue
+		case <-done:
+		}
+		break
+	}
+}
