@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io/fs"
+	"maps"
+	"os"
 	"path"
 	"strings"
 	"testing"
@@ -17,19 +19,21 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook/policy"
 )
 
-// sources are all shipped Rego files, by path.
+// sources are all Rego files, by path: those that are shipped, and the examples.
 func sources(t *testing.T) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
-	err := fs.WalkDir(policies.Files(), ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(name, ".rego") {
+	for _, from := range []fs.FS{policies.Files(), os.DirFS(".")} {
+		err := fs.WalkDir(from, ".", func(name string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(name, ".rego") {
+				return err
+			}
+			files[name], err = fs.ReadFile(from, name)
 			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		files[name], err = fs.ReadFile(policies.Files(), name)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	return files
 }
@@ -90,10 +94,8 @@ func TestFormat(t *testing.T) {
 
 // TestMetadata demands of every rule what the reference is generated from, and that its package is its directory.
 func TestMetadata(t *testing.T) {
-	source := policy.Source{}
-	if err := source.ReadFS(policies.Files()); err != nil {
-		t.Fatal(err)
-	}
+	source := policy.Source(sources(t))
+	maps.DeleteFunc(source, func(name string, _ []byte) bool { return strings.HasSuffix(name, "_test.rego") })
 	schema, err := fs.ReadFile(policies.Files(), "schema/input.json")
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +116,7 @@ func TestMetadata(t *testing.T) {
 		}
 	}
 	for name, text := range sources(t) {
-		want := "data." + strings.ReplaceAll(path.Dir(name), "/", ".")
+		want := "data." + strings.ReplaceAll(strings.Replace(path.Dir(name), "examples/", "hallmark/rules/", 1), "/", ".")
 		if got := strings.TrimSuffix(parse(t, name, text).Package.Path.String(), "_test"); got != want {
 			t.Errorf("%s is package %s, want %s", name, got, want)
 		}
