@@ -49,6 +49,7 @@ func owners() []owner {
 			"signatures are verified in one place, and made only by the test registry"},
 		{"github.com/sigstore/sigstore-go", []string{"webhook/signature", "webhook/registrytest"},
 			"signatures are verified in one place, and made only by the test registry"},
+		{"github.com/theupdateframework/go-tuf", []string{"webhook/signature"}, "whom one trusts is read in one place"},
 		{"github.com/google/go-containerregistry",
 			[]string{"webhook/registry", "webhook/signature", "webhook/evidence", "webhook/registrytest"},
 			"who holds it could read a registry past the one hardened transport"},
@@ -86,6 +87,7 @@ func bans() []ban {
 	return []ban{
 		{"github.com/chrismellard/docker-credential-acr-env", "", "it sends the credentials of a pod to Azure for any registry that asks"},
 		{"github.com/google/go-containerregistry/pkg/authn/k8schain", "", "it brings the clients of every cloud; credentials are a Docker config"},
+		{"github.com/hashicorp/vault/api", "", "it has no time-outs and may run a token helper; a key is one request"},
 		{"k8s.io/client-go", module + "/webhook/cluster", "answering an admission needs no Kubernetes credentials"},
 	}
 }

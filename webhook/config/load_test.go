@@ -90,7 +90,6 @@ func TestMistakes(t *testing.T) {
 		"moment":                        {head + "signers: {a: {key: k, notAfter: soon}}\n", "want a day such as 2027-03-31"},
 		"repository claim":              {head + "signers: {a: {key: k}}\nsignatures: [{match: [\"r.io/**\"], anyOf: [a], repository: none}]\n", "signatures[0].repository: want one of match, require, any"},
 		"platforms":                     {head + "signers: {a: {key: k}}\nsignatures: [{match: [\"r.io/**\"], anyOf: [a], platforms: some}]\n", "signatures[0].platforms: want one of exact, inherit, each"},
-		"TUF without a root":            {head + "tuf: {url: \"https://tuf.example\"}\n", "tuf.root: is missing"},
 		"TUF nowhere":                   {head + "tuf: {url: tuf, root: /r.json}\n", "want the URL of a TUF repository"},
 		"rewrite to nowhere":            {head + "rewrites: [{from: docker.io/a, to: r.io/a}]\n", "rewrites[0].to: r.io is not in registries"},
 		"rewrite of a name":             {head + "rewrites: [{from: codercom, to: \"registry.corp:5000/a\"}]\n", "rewrites[0].from"},

@@ -77,9 +77,6 @@ func (v *validator) tuf(f *File) {
 		if u, err := url.Parse(f.TUF.URL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 			v.bad("tuf.url", "want the URL of a TUF repository, not %q", f.TUF.URL)
 		}
-		if f.TUF.Root == "" {
-			v.bad("tuf.root", "is missing: a repository other than sigstore's own needs its first root.json")
-		}
 	}
 	if f.TUF != (TUF{}) && !used {
 		v.doubt("tuf", "is for nothing: no signer has trustedRoot: tuf")

@@ -138,7 +138,7 @@ func (v *Verifier) readBundle(ctx context.Context, ref webhook.Reference, r refe
 		} `json:"layers"`
 	}
 	if json.Unmarshal(manifest.Body, &m, jsontext.AllowDuplicateNames(true)) != nil {
-		return nil, malformed, nil
+		return nil, malformed, nil //nolint:nilerr // the reason tells it
 	}
 	if may, _ := wanted.says(m.Annotations); !may {
 		return nil, "", nil

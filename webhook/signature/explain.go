@@ -68,7 +68,7 @@ func (s *signer) explainIdentity(x *signed, trusted root.TrustedMaterial) (why r
 		}
 		if _, err := verify.VerifyLeafCertificate(leaf.NotBefore, withoutSAN(leaf), trusted); err != nil {
 			why = s.unknownAuthority(leaf, trusted)
-			return nil
+			return nil //nolint:nilerr // the reason tells it
 		}
 		why = s.identity.mismatch(summary)
 		return nil

@@ -61,7 +61,7 @@ var errNotRead = errors.New("it has not been read yet; try again in a moment")
 func startFetching[T any](
 	ctx context.Context, config fetching, read func(ctx context.Context) (value T, expires time.Time, err error),
 ) *fetched[T] {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // close calls it
 	f := &fetched[T]{
 		config: config, read: read, cancel: cancel,
 		first: make(chan struct{}), done: make(chan struct{}), failure: errNotRead,

@@ -388,11 +388,12 @@ func TestTrustHash(t *testing.T) {
 	} {
 		trust, err := signature.NewTrust(t.Context(), signature.TrustConfig{Signers: map[string]signature.Signer{"s": s}, Now: time.Now})
 		w.must(err)
-		if was, known := seen[trust.Hash()]; known {
+		hash := trust.Hash()
+		if was, known := seen[hash]; known {
 			t.Errorf("signers %d and %d have the same hash", was, i)
 		}
-		seen[trust.Hash()] = i
-		if trust.Hash() != trust.Hash() {
+		seen[hash] = i
+		if trust.Hash() != hash {
 			t.Error("the hash changes by itself")
 		}
 	}

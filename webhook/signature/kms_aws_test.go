@@ -49,7 +49,8 @@ func TestAWS(t *testing.T) {
 		"AWS_CA_BUNDLE": writeCA(t, server), "AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
 		"AWS_SECRET_ACCESS_KEY": "s3cr3t-key", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
 		"AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_CONFIG_FILE":           "/does/not/exist", "AWS_SHARED_CREDENTIALS_FILE": "/does/not/exist", "AWS_MAX_ATTEMPTS": "1",
+		"AWS_CONFIG_FILE":           "/does/not/exist", "AWS_SHARED_CREDENTIALS_FILE": "/does/not/exist",
+		"AWS_MAX_ATTEMPTS": "1",
 	} {
 		t.Setenv(name, value)
 	}

@@ -93,7 +93,7 @@ func (s *signer) hold(ctx context.Context, x *signed, now time.Time) (held, reas
 	material := &keyMaterial{trusted, root.NewExpiringKey(with, s.config.NotBefore, s.config.NotAfter)}
 	result, err := verifyEntity(forKey(x), material, use, verify.NewPolicy(x.artifact(), verify.WithKey()))
 	if err != nil {
-		return held{}, s.explainKey(x, material), nil
+		return held{}, s.explainKey(x, material), nil //nolint:nilerr // the reason tells it
 	}
 	found.at, found.until = earliest(result.VerifiedTimestamps), trusted.until
 	if found.at.IsZero() {
@@ -136,14 +136,14 @@ func (s *signer) holdIdentity(ctx context.Context, x *signed) (held, reason, err
 	policy := verify.NewPolicy(x.artifact(), verify.WithCertificateIdentity(s.identity.matcher))
 	result, err := verifyEntity(x.entity, trusted, use, policy)
 	if err != nil {
-		return held{}, s.explain(x, trusted), nil
+		return held{}, s.explain(x, trusted), nil //nolint:nilerr // the reason tells it
 	}
 	if why := x.claim(); why != "" {
 		return held{}, why.ofIdentity(), nil
 	}
 	if x.plain != nil {
 		if err := s.agreed(ctx, x, trusted); err != nil {
-			return held{}, invalidSignature, nil
+			return held{}, invalidSignature, nil //nolint:nilerr // the reason tells it
 		}
 	}
 	return held{

@@ -209,8 +209,9 @@ func (s *tufState) follows(old *tufState) error {
 	if err := notBack(metadata.ROOT, was.Root.Signed.Version, now.Root.Signed.Version); err != nil {
 		return err
 	}
-	if now.Root.VerifyDelegate(metadata.TIMESTAMP, was.Timestamp) != nil ||
-		now.Root.VerifyDelegate(metadata.SNAPSHOT, was.Snapshot) != nil {
+	held := now.Root.VerifyDelegate(metadata.TIMESTAMP, was.Timestamp) == nil &&
+		now.Root.VerifyDelegate(metadata.SNAPSHOT, was.Snapshot) == nil
+	if !held {
 		return nil
 	}
 	problems := []error{
