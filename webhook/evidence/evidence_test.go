@@ -400,8 +400,8 @@ func TestBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Three eighths of 64 KiB are for manifests of a good KiB each.
-	if kept := 10_000 - calls.Load(); kept < 15 || kept > 24 {
+	// A quarter of 64 KiB is for manifests of a good KiB each.
+	if kept := 10_000 - calls.Load(); kept < 10 || kept > 16 {
 		t.Errorf("%d manifests were kept", kept)
 	}
 	for name, bytes := range store.Bytes() {

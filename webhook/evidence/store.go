@@ -20,8 +20,9 @@ type Store struct {
 	blobs     *memory[[]byte]
 	tags      *memory[tag]
 	facts     *memory[*webhook.Content]
-	proofs    *memory[proof]
-	disk      *Disk // nil for none
+	proofs    *memory[proof] // of signatures
+	attested  *memory[proof] // of attestations, which may be large
+	disk      *Disk          // nil for none
 
 	background sync.WaitGroup // refreshes behind requests
 }
@@ -46,11 +47,12 @@ func NewStore(limits Limits, disk *Disk) *Store {
 	// Contents take nearly all; the rest is small and bounded by its number.
 	return &Store{
 		disk:      disk,
-		manifests: newMemory[webhook.Manifest](limits.Entries, limits.Bytes*3/8),
-		blobs:     newMemory[[]byte](limits.Entries, limits.Bytes*3/8),
+		manifests: newMemory[webhook.Manifest](limits.Entries, limits.Bytes/4),
+		blobs:     newMemory[[]byte](limits.Entries, limits.Bytes/4),
 		tags:      newMemory[tag](limits.Entries, limits.Bytes/16),
 		facts:     newMemory[*webhook.Content](limits.Entries, limits.Bytes/8),
 		proofs:    newMemory[proof](limits.Entries, limits.Bytes/16),
+		attested:  newMemory[proof](limits.Entries, limits.Bytes/4),
 	}
 }
 
@@ -70,6 +72,6 @@ func (s *Store) Close() error {
 func (s *Store) Bytes() map[string]int64 {
 	return map[string]int64{
 		"manifest": s.manifests.size(), "blob": s.blobs.size(), "tag": s.tags.size(), "facts": s.facts.size(),
-		"proof": s.proofs.size(),
+		"proof": s.proofs.size(), "attestation": s.attested.size(),
 	}
 }

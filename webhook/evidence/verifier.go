@@ -45,7 +45,8 @@ func (v *Verifier) Verify(ctx context.Context, ref webhook.Reference, rules []we
 			key.add(ref.Tag) // it names the index that speaks for the image
 		}
 	}
-	return prove(ctx, v, "signatures "+key.String(), look[webhook.Signatures]{
+	return prove(ctx, v, key.String(), look[webhook.Signatures]{
+		in: v.store.proofs, as: "proof",
 		at: func(ctx context.Context, p Proofs) (webhook.Signatures, error) { return p.Verify(ctx, ref, rules) },
 		holds: func(found webhook.Signatures) bool {
 			return !slices.ContainsFunc(rules, func(rule webhook.SignatureRule) bool { return !rule.Satisfied(found.Valid) })
@@ -62,7 +63,8 @@ func (v *Verifier) Attest(ctx context.Context, ref webhook.Reference, rules []we
 		key.add(rule.PredicateType)
 		key.add(rule.AnyOf...)
 	}
-	return prove(ctx, v, "attestations "+key.String(), look[webhook.Attestations]{
+	return prove(ctx, v, key.String(), look[webhook.Attestations]{
+		in: v.store.attested, as: "attestation",
 		at: func(ctx context.Context, p Proofs) (webhook.Attestations, error) { return p.Attest(ctx, ref, rules) },
 		holds: func(found webhook.Attestations) bool {
 			return !slices.ContainsFunc(rules, func(rule webhook.AttestationRule) bool { return !rule.Satisfied(found.Valid) })
@@ -78,11 +80,14 @@ func (v *Verifier) Attest(ctx context.Context, ref webhook.Reference, rules []we
 	})
 }
 
-// predicateGrowth is how many times its JSON a predicate may take once a policy has read it.
-const predicateGrowth = 12
+// predicateGrowth is how many times its JSON a predicate takes once a policy has read it: about six for a bill of materials
+// in SPDX, more for lists of numbers.
+const predicateGrowth = 7
 
 // A look is one way of looking for proofs.
 type look[T any] struct {
+	in    *memory[proof] // where what was found is remembered
+	as    string         // how it is counted
 	at    func(ctx context.Context, p Proofs) (T, error)
 	holds func(T) bool      // it satisfies the rules
 	until func(T) time.Time // when it may cease to; zero for never
@@ -90,14 +95,14 @@ type look[T any] struct {
 }
 
 func prove[T any](ctx context.Context, v *Verifier, key string, l look[T]) (T, error) {
-	last, hit := lookup(&v.config, v.store.proofs, "proof", key)
+	last, hit := lookup(&v.config, l.in, l.as, key)
 	if hit && v.config.Now().Before(last.until) {
 		if found, ok := last.found.(T); ok {
 			return found, nil
 		}
 	}
-	return do(ctx, &v.flights, key, func(ctx context.Context) (T, error) {
-		if landed, ok := v.store.proofs.get(key); ok && landed.until.After(last.until) {
+	return do(ctx, &v.flights, l.as+" "+key, func(ctx context.Context) (T, error) {
+		if landed, ok := l.in.get(key); ok && landed.until.After(last.until) {
 			if found, ok := landed.found.(T); ok {
 				return found, nil
 			}
@@ -107,7 +112,7 @@ func prove[T any](ctx context.Context, v *Verifier, key string, l look[T]) (T, e
 			if end := l.until(found); !end.IsZero() && end.Before(until) {
 				until = end
 			}
-			v.store.proofs.add(key, proof{found, until}, l.bytes(found))
+			l.in.add(key, proof{found, until}, l.bytes(found))
 			return found
 		}
 		// A proof that is too old is not renewed from what is there: somebody may have taken the signature away.

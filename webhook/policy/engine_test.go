@@ -149,6 +149,8 @@ func TestMentions(t *testing.T) {
 		"object.get of anything": {`some image in input.images; some k in ["a"]; object.get(image, k, 1)`, webhook.AllFacts},
 		"any field":              {`some image in input.images; image[_] == 1`, webhook.AllFacts},
 		"walk":                   {`some image in input.images; walk(image, [_, 1])`, webhook.AllFacts},
+		"any part of the input":  {`some k; input[k] == 1`, webhook.AllFacts},
+		"the signed of a rule":   {`some image in input.images; some r in image.signedBy; count(object.get(r, "signed", [])) == 1`, webhook.FactSignatures},
 		"the whole input":        {`json.marshal(input) == "x"`, webhook.AllFacts},
 		"all images":             {`count(input.images) > 3`, 0},
 	} {
