@@ -129,7 +129,7 @@ func newEnvelope(a attachment, body []byte, digest string) (*signed, *statement)
 			return err
 		}
 		said, _ = parseStatement(envelope.PayloadType, payload)
-		x.entity = e
+		x.entity = func() verify.SignedEntity { return e }
 		return nil
 	})
 	if err != nil || said == nil {

@@ -176,7 +176,7 @@ func newBundle(body []byte, b binding) (*signed, *statement, reason) {
 		if err := parsed.UnmarshalJSON(body); err != nil {
 			return err
 		}
-		x = &signed{entity: &parsed, artifact: artifact}
+		x = &signed{entity: func() verify.SignedEntity { return &parsed }, artifact: artifact}
 		content, err := parsed.VerificationContent()
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ func (s *signer) explained(x *signed, trusted root.TrustedMaterial) reason {
 	if why := s.explainIdentity(x, trusted); why != "" {
 		return why
 	}
-	content, err := x.entity.VerificationContent()
+	content, err := x.entity().VerificationContent()
 	if err != nil || content.Certificate() == nil {
 		return invalidSignature
 	}
@@ -57,7 +57,7 @@ func (s *signer) explained(x *signed, trusted root.TrustedMaterial) reason {
 // explainIdentity says what is wrong with a certificate, whenever it signed.
 func (s *signer) explainIdentity(x *signed, trusted root.TrustedMaterial) (why reason) {
 	err := guarded(func() error {
-		content, err := x.entity.VerificationContent()
+		content, err := x.entity().VerificationContent()
 		if err != nil || content.Certificate() == nil {
 			return err
 		}
@@ -100,9 +100,9 @@ func (s *signer) explainTimes(x *signed, trusted root.TrustedMaterial) ([]verify
 	var times []verify.TimestampVerificationResult
 	if s.log == Required || s.log == Optional && x.log {
 		// Without the certificate's own check of the time, which is told apart below.
-		proven, err := verify.VerifyTlogEntry(x.entity, trusted, 1, true)
+		proven, err := verify.VerifyTlogEntry(x.entity(), trusted, 1, true)
 		if err != nil {
-			if entryOutOfTime(x.entity) {
+			if entryOutOfTime(x.entity()) {
 				return nil, expiredCertificate
 			}
 			return nil, invalidLog
@@ -112,7 +112,7 @@ func (s *signer) explainTimes(x *signed, trusted root.TrustedMaterial) ([]verify
 		}
 	}
 	if s.timestamp == Required || s.timestamp == Optional && x.timestamp {
-		proven, _, err := verify.VerifySignedTimestamp(x.entity, trusted)
+		proven, _, err := verify.VerifySignedTimestamp(x.entity(), trusted)
 		if err != nil || s.timestamp == Required && len(proven) == 0 || len(proven)+len(times) == 0 {
 			return nil, invalidTimestamp
 		}
@@ -146,7 +146,7 @@ func (s *signer) explainKey(x *signed, material *keyMaterial) (why reason) {
 	err := guarded(func() error {
 		unbounded := &keyMaterial{material.TrustedMaterial, root.NewExpiringKey(material.key.Verifier, time.Time{}, time.Time{})}
 		keyed := *x
-		keyed.entity = forKey(x)
+		keyed.entity = func() verify.SignedEntity { return forKey(x) }
 		times, failed := s.explainTimes(&keyed, unbounded)
 		switch {
 		case failed != "":

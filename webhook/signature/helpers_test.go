@@ -19,7 +19,7 @@ import (
 
 // A world is a registry with one image, two signers and the verifier that knows them.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	registry *registrytest.Registry
 	client   *registry.Client
 	ref      webhook.Reference // golden/base by digest
@@ -32,7 +32,7 @@ type world struct {
 	rule     webhook.SignatureRule // what rules say besides the signers
 }
 
-func newWorld(t *testing.T, interceptor func(http.Handler) http.Handler) *world {
+func newWorld(t testing.TB, interceptor func(http.Handler) http.Handler) *world {
 	t.Helper()
 	w := &world{t: t}
 	var err error

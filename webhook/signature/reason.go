@@ -99,7 +99,7 @@ func (r reason) weight() int {
 		return 1
 	case r == unknownKey:
 		return 4
-	case strings.HasPrefix(string(r), one+" by "):
+	case strings.HasPrefix(string(r), one+" by "), r == brokenProof, r == invalidSignature:
 		return 3
 	case strings.HasPrefix(string(r), one+" from "), strings.HasPrefix(string(r), one+" whose "),
 		strings.HasPrefix(string(r), one+" without "):

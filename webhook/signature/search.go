@@ -10,6 +10,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/sigstore/sigstore-go/pkg/verify"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -120,20 +121,28 @@ func (s *search) attached() error {
 
 // newPlain makes a signature in cosign's layout ready to be verified.
 func newPlain(a attachment, body []byte, hash v1.Hash, b binding) *signed {
-	x := &signed{
-		plain: &plain{body: body, base64: a.base64, hash: hash}, artifact: artifactOf(body),
-		claim:     func() reason { return checkClaim(body, b) },
+	parsed := sync.OnceValue(func() *entity {
+		var e *entity
+		err := guarded(func() (err error) {
+			e, err = newEntity(a.proofs, messageContent(body, a.base64))
+			return err
+		})
+		if err != nil {
+			return nil
+		}
+		return e
+	})
+	return &signed{
+		plain: &plain{entity: parsed, body: body, base64: a.base64, hash: hash},
+		entity: func() verify.SignedEntity {
+			if e := parsed(); e != nil {
+				return e
+			}
+			return nil
+		},
+		artifact: artifactOf(body), claim: func() reason { return checkClaim(body, b) },
 		certified: a.proofs.certificate != "", log: a.proofs.log != "", timestamp: a.proofs.timestamp != "",
 	}
-	err := guarded(func() error {
-		e, err := newEntity(a.proofs, messageContent(body, a.base64))
-		if err == nil {
-			x.entity, x.plain.entity = e, e
-		}
-		return err
-	})
-	_ = err // who needs the proofs finds none, and says so
-	return x
 }
 
 // bundles looks through the signatures in sigstore bundles.

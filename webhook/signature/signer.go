@@ -1,6 +1,7 @@
 package signature
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ type signer struct {
 
 // A signed is something signed that was read, in either layout, with what has to be known to verify it.
 type signed struct {
-	entity verify.SignedEntity // nil when the proofs that come along are broken
-	plain  *plain              // nil for an envelope and for a bundle
+	entity func() verify.SignedEntity // nil when the proofs that come along are broken; parsed only for who asks
+	plain  *plain                     // nil for an envelope and for a bundle
 
 	certified      bool // it comes with a certificate, and is not for a key then
 	log, timestamp bool // it comes with an entry of a log, with a timestamp
@@ -43,7 +44,7 @@ type signed struct {
 
 // A plain is a signature in the layout of cosign up to v2.
 type plain struct {
-	entity *entity // nil when the proofs are broken
+	entity func() *entity // as of signed
 	body   []byte
 	base64 string
 	hash   v1.Hash // of the image
@@ -71,8 +72,10 @@ func (s *signer) hold(ctx context.Context, x *signed, now time.Time) (held, reas
 		return held{}, why, nil
 	}
 	found := held{key: k.fingerprint}
-	if x.plain != nil && x.plain.entity != nil && x.plain.entity.carriesOtherKey(k) {
-		return held{}, otherCertificate, nil
+	if x.plain != nil && x.certified {
+		if e := x.plain.entity(); e != nil && e.carriesOtherKey(k) {
+			return held{}, otherCertificate, nil
+		}
 	}
 	use, why := s.wanted(x)
 	switch {
@@ -128,13 +131,13 @@ func (s *signer) holdIdentity(ctx context.Context, x *signed) (held, reason, err
 	}
 	use, why := s.wanted(x)
 	if why != "" {
-		if closer := s.explainIdentity(x, trusted); closer != "" {
-			why = closer
+		if why != brokenProof {
+			why = cmp.Or(s.explainIdentity(x, trusted), why)
 		}
 		return held{}, why, nil
 	}
 	policy := verify.NewPolicy(x.artifact(), verify.WithCertificateIdentity(s.identity.matcher))
-	result, err := verifyEntity(x.entity, trusted, use, policy)
+	result, err := verifyEntity(x.entity(), trusted, use, policy)
 	if err != nil {
 		return held{}, s.explain(x, trusted), nil //nolint:nilerr // the reason tells it
 	}
@@ -155,7 +158,7 @@ func (s *signer) holdIdentity(ctx context.Context, x *signed) (held, reason, err
 // wanted gives the options under which sigstore-go checks what the signer demands of the proofs that come along; nil when
 // nothing beside the signature is to be checked.
 func (s *signer) wanted(x *signed) ([]verify.VerifierOption, reason) {
-	if (s.log != Ignored || s.timestamp != Ignored || s.identity != nil) && x.entity == nil {
+	if (s.log != Ignored || s.timestamp != Ignored || s.identity != nil) && x.entity() == nil {
 		return nil, brokenProof
 	}
 	log := s.log == Required || s.log == Optional && x.log
@@ -191,7 +194,7 @@ func (s *signer) wanted(x *signed) ([]verify.VerifierOption, reason) {
 // verifierOf finds in which way the key has signed; unknownKey when it has not. Another reason is why what it signed does
 // not hold for the image.
 func (s *signer) verifierOf(ctx context.Context, x *signed, k *key) (sigstore.Verifier, reason) {
-	if x.plain == nil && (x.entity == nil || x.certified) {
+	if x.plain == nil && (x.certified || x.entity() == nil) {
 		return nil, unknownKey
 	}
 	for _, with := range k.verifiers {
@@ -201,7 +204,7 @@ func (s *signer) verifierOf(ctx context.Context, x *signed, k *key) (sigstore.Ve
 			}
 			continue
 		}
-		_, err := verifyEntity(x.entity, &keyMaterial{&root.BaseTrustedMaterial{}, root.NewExpiringKey(with, time.Time{}, time.Time{})},
+		_, err := verifyEntity(x.entity(), &keyMaterial{&root.BaseTrustedMaterial{}, root.NewExpiringKey(with, time.Time{}, time.Time{})},
 			[]verify.VerifierOption{verify.WithNoObserverTimestamps(), verify.WithoutStatementPredicate()},
 			verify.NewPolicy(x.loose(), verify.WithKey()))
 		if err == nil {
@@ -218,7 +221,7 @@ func (s *signer) agreed(ctx context.Context, x *signed, trusted *trustedRoot) er
 		who.SubjectRegExp = s.identity.pattern.String()
 	}
 	log := s.log == Required || s.log == Optional && x.log
-	e := x.plain.entity
+	e := x.plain.entity()
 	options := []static.Option{static.WithCertChain(e.certificatePEM, nil)}
 	if log {
 		options = append(options, static.WithBundle(e.log))
@@ -268,12 +271,12 @@ var errClaim = errors.New("it speaks of something else")
 
 // forKey is the entity as a key has signed it: a certificate that comes along says nothing about a key.
 func forKey(x *signed) verify.SignedEntity {
-	if e, ok := x.entity.(*entity); ok && e.certificate != nil {
+	if e, ok := x.entity().(*entity); ok && e.certificate != nil {
 		keyed := *e
 		keyed.certificate = nil
 		return &keyed
 	}
-	return x.entity
+	return x.entity()
 }
 
 // keyMaterial is a trusted root with the one key that is asked for.
