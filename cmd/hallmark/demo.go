@@ -133,7 +133,11 @@ func (d *demo) start(ctx context.Context) (stop func() error, address string, er
 	if err := d.pushImages(ctx, key); err != nil {
 		return nil, "", err
 	}
-	if err := d.writeFiles(publicPEM); err != nil {
+	trustedRoot, err := d.pushBuilt(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := d.writeFiles(publicPEM, trustedRoot); err != nil {
 		return nil, "", err
 	}
 	metrics := server.NewMetrics()
@@ -203,8 +207,42 @@ func (d *demo) pushImages(ctx context.Context, key crypto.Signer) error {
 	return nil
 }
 
+// pushBuilt adds an image that workflows have built: one of ours, with its provenance, and one of somebody else. It gives
+// the trusted root of the authority that issued their certificates.
+func (d *demo) pushBuilt(ctx context.Context) (trustedRoot []byte, err error) {
+	authority, err := registrytest.NewSigstore(registrytest.SigstoreConfig{})
+	if err != nil {
+		return nil, err
+	}
+	const repository = "golden/universal"
+	for tag, workflow := range map[string]string{
+		"v5.0.0": "https://github.com/corp/images/.github/workflows/build.yml@refs/heads/main",
+		"v5.1.0": "https://github.com/somebody/fork/.github/workflows/build.yml@refs/heads/main",
+	} {
+		digest, err := d.registry.PushImage(ctx, registrytest.Image{Repository: repository, Tag: tag, User: "1000"})
+		if err != nil {
+			return nil, err
+		}
+		by := registrytest.Signer{Keyless: authority, Certificate: registrytest.Certificate{
+			Identity: workflow, Issuer: "https://token.actions.githubusercontent.com",
+		}}
+		if err := d.registry.SignBundle(ctx, repository, digest, registrytest.BundleOptions{Signer: by}); err != nil {
+			return nil, err
+		}
+		provenance := registrytest.Statement{
+			PredicateType: "https://slsa.dev/provenance/v1",
+			Predicate:     map[string]any{"runDetails": map[string]any{"builder": map[string]any{"id": workflow}}},
+		}
+		attest := registrytest.AttestOptions{Signer: by, Bundle: true, Statement: provenance}
+		if err := d.registry.Attest(ctx, repository, digest, attest); err != nil {
+			return nil, err
+		}
+	}
+	return authority.TrustedRootJSON()
+}
+
 // writeFiles writes the files that a mounted Secret and ConfigMap would hold.
-func (d *demo) writeFiles(publicPEM string) error {
+func (d *demo) writeFiles(publicPEM string, trustedRoot []byte) error {
 	text, err := demoFiles.ReadFile("demo/hallmark.yaml")
 	if err != nil {
 		return err
@@ -212,12 +250,14 @@ func (d *demo) writeFiles(publicPEM string) error {
 	indented := "      " + strings.ReplaceAll(strings.TrimSpace(publicPEM), "\n", "\n      ")
 	config := strings.Replace(string(text), "\nKEY\n", "\n"+indented+"\n", 1)
 	config = strings.Replace(config, "ca: CA", "ca: "+filepath.Join(d.dir, "registry-ca.crt"), 1)
+	config = strings.Replace(config, "trustedRoot: ROOT", "trustedRoot: "+filepath.Join(d.dir, "trusted_root.json"), 1)
 	cert, key, err := servertest.Certificate(time.Now(), "127.0.0.1", "localhost")
 	if err != nil {
 		return err
 	}
 	for name, content := range map[string][]byte{
 		"hallmark.yaml": []byte(config), "registry-ca.crt": d.registry.CAPEM(), "tls.crt": cert, "tls.key": key,
+		"trusted_root.json": trustedRoot,
 	} {
 		if err := os.WriteFile(filepath.Join(d.dir, name), content, 0o600); err != nil {
 			return err

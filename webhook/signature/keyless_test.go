@@ -105,11 +105,11 @@ func TestKeyless(t *testing.T) {
 			sign: func(_ *w, c *c, _ *registrytest.Witness) {
 				c.Identity = "https://github.com/evil/images/x.yml@refs/heads/main"
 			},
-			rejected: `identity "https://github.com/evil/images/x.yml@refs/heads/main", expected "https://github\\.com/corp/images/.*"`,
+			rejected: `identity "https://github.com/evil/images/x.yml@...", expected https://github\.com/corp/images/.*`,
 		},
 		"a subject that only begins alike": {
 			trust:    func(_ *w, s *signature.Signer) { s.Keyless.SubjectPattern = `https://github\.com/corp/images/\.github` },
-			rejected: `identity "https://github.com/corp/images/.gith.../workflows/build.yml@refs/heads/main", expected`,
+			rejected: `identity "https://github.com/corp/images/.githu...", expected`,
 		},
 		"a subject that only ends alike": {
 			sign:     func(_ *w, c *c, _ *registrytest.Witness) { c.Identity = "https://evil.example/?" + corpWorkflow },
@@ -117,7 +117,7 @@ func TestKeyless(t *testing.T) {
 		},
 		"another issuer (SIG-021)": {
 			sign:     func(_ *w, c *c, _ *registrytest.Witness) { c.Issuer = "https://evil.example" },
-			rejected: `identity by issuer "https://evil.example", expected "https://token.actions.githubusercontent.com"`,
+			rejected: `identity by issuer "https://evil.example", expected https://token.actions.githubuserc...`,
 		},
 		"no issuer": {
 			sign:     func(_ *w, c *c, _ *registrytest.Witness) { c.Issuer = "" },

@@ -56,13 +56,21 @@ func otherRepository(name string) reason {
 	return rightKey + ", other repository " + reason(shortened(name))
 }
 
-// otherIdentity and otherIssuer are the reasons for a certificate of somebody else.
+// otherIdentity and otherIssuer are the reasons for a certificate of somebody else. Both have to fit into a line of a message,
+// and subjects begin with what tells them apart.
 func otherIdentity(found, expected string) reason {
-	return reason(fmt.Sprintf("identity %s, expected %s", shortened(found), shortened(expected)))
+	return reason(fmt.Sprintf("identity %s, expected %s", webhook.Quote(begin(found, 40)), begin(expected, 36)))
 }
 
 func otherIssuer(found, expected string) reason {
-	return reason(fmt.Sprintf("identity by issuer %s, expected %s", shortened(found), shortened(expected)))
+	return reason(fmt.Sprintf("identity by issuer %s, expected %s", webhook.Quote(begin(found, 40)), begin(expected, 36)))
+}
+
+func begin(text string, longest int) string {
+	if len(text) > longest {
+		return text[:longest-3] + "..."
+	}
+	return text
 }
 
 // outOfTime is the reason for a key that does not count any longer, or not yet.
