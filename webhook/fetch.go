@@ -21,7 +21,7 @@ func (v *review) needs(image *Image) Fact {
 	}
 	var needs Fact
 	for _, rule := range v.Rules {
-		if rule.Needs != 0 && v.mode(rule.Name) != Off && exemption(image, rule.Name) == "" {
+		if rule.Needs != 0 && !rule.Off && v.mode(rule.Name) != Off && exemption(image, rule.Name) == "" {
 			needs |= rule.Needs
 		}
 	}
@@ -47,7 +47,7 @@ func (v *review) needs(image *Image) Fact {
 func (v *review) attestations(image *Image) []AttestationRule {
 	all := image.Entry.Attested
 	for _, rule := range v.Rules {
-		if len(rule.Attested) == 0 || v.mode(rule.Name) == Off || exemption(image, rule.Name) != "" {
+		if len(rule.Attested) == 0 || rule.Off || v.mode(rule.Name) == Off || exemption(image, rule.Name) != "" {
 			continue
 		}
 		for _, predicateType := range rule.Attested {

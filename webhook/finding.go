@@ -49,6 +49,7 @@ type Rule struct {
 	Name     string
 	Needs    Fact     // fetched facts that it mentions
 	Attested []string // predicate types of attestations that it names; those of the configuration apply besides
+	Off      bool     // it is not judged in any namespace
 	Early    bool     // an absent fact never makes it find anything, so that it can be judged before facts are fetched too
 }
 

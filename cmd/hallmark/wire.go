@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	if err != nil {
 		return nil, err
 	}
-	engine, policyErr := policy.New(ctx, policy.Config{Source: source, Schema: schema, Data: c.Data, Off: rulesOff(c)})
+	engine, policyErr := policy.New(ctx, policy.Config{Source: source, Schema: schema, Data: c.Data, Off: rulesOff(c), On: slices.Sorted(maps.Keys(c.Rules))})
 	if policyErr == nil {
 		policyErr = checkRuleNames(c, engine.Rules())
 	}

@@ -22,6 +22,7 @@ type Config struct {
 	Schema []byte         // JSON schema of the input
 	Data   map[string]any // becomes data.hallmark.config; JSON values
 	Off    []string       // rules that are not judged
+	On     []string       // rules that are judged though their METADATA says default: off
 }
 
 // An Engine judges one generation of rules. It is safe for concurrent use.
@@ -51,7 +52,7 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{}
-	if err := e.findRules(compiler, config.Off); err != nil {
+	if err := e.findRules(compiler, config); err != nil {
 		return nil, err
 	}
 	data := map[string]any{"hallmark": map[string]any{"config": config.Data}}
@@ -72,7 +73,7 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 }
 
 // findRules gathers the packages below rulesRef, and sorts them into phases.
-func (e *Engine) findRules(compiler *ast.Compiler, off []string) error {
+func (e *Engine) findRules(compiler *ast.Compiler, config Config) error {
 	byName := map[string]*rule{}
 	modules := map[string][]*ast.Module{}
 	for _, file := range slices.Sorted(maps.Keys(compiler.Modules)) {
@@ -112,8 +113,9 @@ func (e *Engine) findRules(compiler *ast.Compiler, off []string) error {
 		if m.facts&webhook.FactAttestations != 0 {
 			r.Attested = slices.Compact(slices.Sorted(slices.Values(m.types)))
 		}
+		r.Rule.Off = slices.Contains(config.Off, name) || r.Metadata.Off && !slices.Contains(config.On, name)
 		e.rules = append(e.rules, r)
-		if slices.Contains(off, name) {
+		if r.Rule.Off {
 			continue
 		}
 		if r.Needs == 0 || r.Rule.Early {

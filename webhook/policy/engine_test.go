@@ -166,6 +166,30 @@ func TestMentions(t *testing.T) {
 	}
 }
 
+// TestDefaultOff: a rule whose METADATA says so is judged only when the configuration names it.
+func TestDefaultOff(t *testing.T) {
+	source := Source{"x.rego": []byte(`# METADATA
+# custom:
+#   default: "off"
+package hallmark.rules.x
+
+deny contains {"message": "no"} if count(input.images) > 0
+`)}
+	for _, c := range []struct {
+		on, off  []string
+		findings int
+	}{{nil, nil, 0}, {[]string{"x"}, nil, 1}, {[]string{"x"}, []string{"x"}, 0}} {
+		e, err := New(t.Context(), Config{Source: source, Schema: schema(t), On: c.on, Off: c.off})
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings, err := e.Judge(t.Context(), webhook.EarlyPhase, input(1))
+		if err != nil || len(findings) != c.findings || e.Rules()[0].Off != (c.findings == 0) {
+			t.Errorf("on %q, off %q: %+v, %v", c.on, c.off, findings, err)
+		}
+	}
+}
+
 // TestInputObject: the object is there for rules that read it.
 func TestInputObject(t *testing.T) {
 	e, err := engine(t, `deny contains {"message": "hostNetwork"} if input.object.spec.hostNetwork`)
@@ -227,7 +251,7 @@ func TestShippedRules(t *testing.T) {
 	e := shipped(t)
 	want := []webhook.Rule{
 		{Name: "attestation", Needs: webhook.FactAttestations},
-		{Name: "golden", Needs: webhook.FactTagDigest, Early: true}, {Name: "pinned"}, {Name: "reference"}, {Name: "registry"},
+		{Name: "golden", Needs: webhook.FactTagDigest, Early: true}, {Name: "pinned"}, {Name: "privileged", Off: true}, {Name: "reference"}, {Name: "registry"},
 		{Name: "signature", Needs: webhook.FactSignatures},
 		{Name: "tag", Needs: webhook.FactTagDigest, Early: true}, {Name: "user", Needs: webhook.FactUser, Early: true},
 	}

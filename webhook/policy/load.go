@@ -126,6 +126,7 @@ type Metadata struct {
 	ID, Fix            string
 	Related            []string
 	Early              bool
+	Off                bool // unless the configuration gives it a mode
 	File               string
 }
 
@@ -139,6 +140,7 @@ func metadataOf(module *ast.Module) (m Metadata) {
 		m.ID, _ = a.Custom["id"].(string)
 		m.Fix, _ = a.Custom["fix"].(string)
 		m.Early, _ = a.Custom["early"].(bool)
+		m.Off = a.Custom["default"] == "off"
 		related, _ := a.Custom["related"].([]any)
 		for _, r := range related {
 			m.Related = append(m.Related, fmt.Sprint(r))

@@ -1,5 +1,5 @@
 # METADATA
-# title: What must be attested of an image is
+# title: Images are attested as the configuration demands
 # description: |
 #   For every entry of `attestations` that covers an image there must be an in-toto attestation of exactly that predicate
 #   type about its digest, signed by one of the named signers. What the attestation says is for rules of your own:
