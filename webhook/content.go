@@ -24,6 +24,7 @@ type Platform struct {
 	EnvNames                  []string          // names of config.Env, sorted; never the values
 	Created                   time.Time         // zero when the image does not say
 	Layers                    []string          // diff IDs, the base first
+	BaseDigest                string            // of the image that it says it is built on (org.opencontainers.image.base.digest); "" for none
 }
 
 // Name is "linux/amd64" or "linux/arm/v7".

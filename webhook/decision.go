@@ -146,7 +146,7 @@ func (v *review) ruleNeeds(name string, image *Image) Fact {
 		return FactImage
 	}
 	i, found := slices.BinarySearchFunc(v.Rules, name, func(r Rule, name string) int { return cmp.Compare(r.Name, name) })
-	if !found {
+	if !found || v.Rules[i].Off {
 		return 0
 	}
 	return v.Rules[i].Needs

@@ -34,6 +34,9 @@ func (v *review) needs(image *Image) Fact {
 	if len(v.attestations(image)) == 0 {
 		needs &^= FactAttestations
 	}
+	if len(image.Entry.Bases) == 0 {
+		needs &^= FactDerivedFrom
+	}
 	decorated := image.Ref.Tag != "" && image.Ref.Digest != "" && (image.Entry.Tags == nil || !image.Entry.Tags.Digest)
 	locked := image.Ref.Digest == "" && image.Entry.Golden != nil && image.Entry.Golden.Follow == "locked"
 	if !decorated && !locked {
@@ -183,5 +186,13 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 	})
 	if len(tasks) > 0 {
 		parallel(len(tasks), tasks)
+	}
+	if needs&FactDerivedFrom != 0 && image.Content != nil && len(image.Content.Platforms) > 0 {
+		derived, err := v.derive(ctx, image)
+		if err != nil {
+			image.Unknown = append(image.Unknown, unknownOf(FactDerivedFrom, image.Ref, err))
+			return
+		}
+		image.Derived = derived
 	}
 }

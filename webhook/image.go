@@ -92,6 +92,7 @@ type Image struct {
 	TagDigest  string   // "" when not fetched
 	Signatures *Signatures
 	Attested   *Attestations
+	Derived    *Derived // nil when not looked for
 	Unknown    []Unknown
 	Stale      time.Time // when the tag was read, if its registry fails now and the last answer is used; else zero
 
@@ -151,6 +152,7 @@ type CatalogueEntry struct {
 	Path       map[string]string
 	Tags       *TagRule // the rule that the tag must follow
 	Golden     *Golden  // nil when the repository is not in the catalogue
+	Bases      []Base   // golden images that others may be built on; none when the image is golden itself
 	Signed     []SignatureRule
 	Attested   []AttestationRule
 	Exemptions []Exemption

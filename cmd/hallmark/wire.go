@@ -312,7 +312,7 @@ func newCatalogue(c *config.Config, now func() time.Time) (*catalog.Catalogue, e
 		})
 	}
 	for _, g := range c.GoldenImages {
-		cc.Golden = append(cc.Golden, catalog.Golden{Signers: g.Signers, Golden: webhook.Golden{
+		cc.Golden = append(cc.Golden, catalog.Golden{Signers: g.Signers, AllowDerived: g.AllowDerived, DerivedSigners: g.DerivedSigners, Golden: webhook.Golden{
 			Name: g.Name, Repository: g.Repository, Title: g.Title, Owner: g.Owner, Status: g.Status,
 			Successor: g.Successor, DefaultTag: g.DefaultTag, Follow: g.Follow, Digests: g.Digests, UID: g.UID, Roles: g.Roles,
 		}})

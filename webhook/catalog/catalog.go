@@ -53,6 +53,9 @@ type AttestedImages struct {
 type Golden struct {
 	webhook.Golden
 	Signers []string // any of them must have signed it; none leaves that to SignedImages
+
+	AllowDerived   bool     // images that are built on it are as good
+	DerivedSigners []string // … when any of these has signed them; none are Signers
 }
 
 // Exemption takes rules away from images in namespaces until a time.
@@ -72,6 +75,7 @@ type Catalogue struct {
 	signed     []SignedImages
 	attested   []AttestedImages
 	golden     map[string]*Golden // by repository, with its registry
+	bases      []*Golden          // those that others may be built on
 	names      []*Golden          // sorted by name, to suggest from
 	exemptions []Exemption
 	rewrites   []Rewrite
@@ -119,6 +123,9 @@ func New(config Config) (*Catalogue, error) {
 		}
 		c.golden[ref.Name()] = golden
 		c.names = append(c.names, golden)
+		if golden.AllowDerived {
+			c.bases = append(c.bases, golden)
+		}
 	}
 	slices.SortFunc(c.names, func(a, b *Golden) int { return strings.Compare(a.Name, b.Name) })
 	return c, errors.Join(errs...)
@@ -152,6 +159,9 @@ func (c *Catalogue) Catalogue(request *webhook.Request, image *webhook.Image) {
 			entry.Signed = append(entry.Signed, rule)
 		}
 	}
+	if entry.Golden == nil {
+		entry.Bases = c.basesFor(image)
+	}
 	for _, s := range c.signed {
 		if matchAny(s.Match, name) {
 			rule := s.SignatureRule
@@ -165,6 +175,20 @@ func (c *Catalogue) Catalogue(request *webhook.Request, image *webhook.Image) {
 		}
 	}
 	c.exempt(request.Namespace, name, entry)
+}
+
+// basesFor are the golden images that an image may be built on.
+func (c *Catalogue) basesFor(image *webhook.Image) []webhook.Base {
+	var bases []webhook.Base
+	for _, golden := range c.bases {
+		base := webhook.Base{Golden: golden.Golden, Signers: golden.Signers, DerivedSigners: golden.DerivedSigners}
+		base.Role = len(base.Roles) == 0 || slices.Contains(base.Roles, string(image.Role))
+		if len(base.DerivedSigners) == 0 {
+			base.DerivedSigners = golden.Signers
+		}
+		bases = append(bases, base)
+	}
+	return bases
 }
 
 func (c *Catalogue) registry(ref webhook.Reference) webhook.RegistryMatch {

@@ -77,8 +77,14 @@ func (v *validator) goldenStatus(path string, g *Golden) {
 		}
 	}
 	v.follow(path, g)
-	if g.AllowDerived {
-		v.doubt(path+".allowDerived", "is not supported by this version: images built on this one are refused")
+	switch {
+	case !g.AllowDerived && len(g.DerivedSigners) > 0:
+		v.bad(path+".derivedSigners", "is for nothing without allowDerived: true")
+	case g.AllowDerived && len(g.Signers)+len(g.DerivedSigners) == 0:
+		v.doubt(path+".derivedSigners", "is missing, and so are signers: whoever may push can build on this image and count as golden")
+	}
+	if g.AllowDerived && g.DefaultTag == "" && len(g.Digests) == 0 {
+		v.doubt(path+".defaultTag", "is missing: only images that name the digest of their base can be seen to be built on this one")
 	}
 }
 

@@ -251,7 +251,7 @@ func TestShippedRules(t *testing.T) {
 	e := shipped(t)
 	want := []webhook.Rule{
 		{Name: "attestation", Needs: webhook.FactAttestations},
-		{Name: "golden", Needs: webhook.FactTagDigest, Early: true}, {Name: "pinned"}, {Name: "privileged", Off: true}, {Name: "reference"}, {Name: "registry"},
+		{Name: "golden", Needs: webhook.FactTagDigest | webhook.FactDerivedFrom, Early: true}, {Name: "pinned"}, {Name: "privileged", Off: true}, {Name: "reference"}, {Name: "registry"},
 		{Name: "signature", Needs: webhook.FactSignatures},
 		{Name: "tag", Needs: webhook.FactTagDigest, Early: true}, {Name: "user", Needs: webhook.FactUser, Early: true},
 	}

@@ -159,6 +159,8 @@ func factNamed(name string) webhook.Fact {
 		return webhook.FactSignatures
 	case "attestationsFound", "attestationsRejected", "attested":
 		return webhook.FactAttestations
+	case "derivedUnsigned":
+		return webhook.FactDerivedFrom
 	case "unknown":
 		return webhook.AllFacts
 	}

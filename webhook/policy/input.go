@@ -195,6 +195,7 @@ func entryTerms(f *fields, entry *webhook.CatalogueEntry) {
 	f.term("registryEntry", registry.object())
 	f.term("tagRule", tagRuleTerm(entry.Tags))
 	f.term("golden", goldenTerm(entry.Golden))
+	f.bool("derivable", len(entry.Bases) > 0)
 	exemptions := make([]*ast.Term, len(entry.Exemptions))
 	for i, e := range entry.Exemptions {
 		var exemption fields
@@ -241,6 +242,21 @@ func goldenTerm(golden *webhook.Golden) *ast.Term {
 	return f.object()
 }
 
+// derivedTerm is the golden image that an image is built on, with its digest, or null.
+func derivedTerm(derived *webhook.Derived) *ast.Term {
+	if derived.From == nil {
+		return ast.InternedNullTerm
+	}
+	var f fields
+	f.string("name", derived.From.Name)
+	f.string("repository", derived.From.Repository)
+	f.string("digest", derived.Digest)
+	f.string("status", derived.From.Status)
+	f.optional("successor", derived.From.Successor)
+	f.bool("roleAllowed", derived.From.Role)
+	return f.object()
+}
+
 func userTerm(user webhook.User) *ast.Term {
 	var f fields
 	f.string("effective", user.Effective)
@@ -271,6 +287,10 @@ func factTerms(f *fields, image *webhook.Image) error {
 		f.term("signatures", ast.ArrayTerm(valid...))
 		f.int("signaturesFound", s.Found)
 		f.strings("signaturesRejected", s.Rejected)
+	}
+	if d := image.Derived; d != nil {
+		f.term("derivedFrom", derivedTerm(d))
+		f.optional("derivedUnsigned", d.Unsigned)
 	}
 	if err := attestationTerms(f, image.Attested); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,6 +140,7 @@ func (r *Reader) readPlatform(ctx context.Context, ref webhook.Reference, doc *d
 		return webhook.Platform{}, refuse(ref.Registry, err)
 	}
 	read.Digest = ref.Digest
+	read.BaseDigest = cmp.Or(doc.base, baseDigest(read.Labels))
 	return read, nil
 }
 

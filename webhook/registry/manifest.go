@@ -40,6 +40,7 @@ type document struct {
 	index      bool
 	children   []descriptor // of an index
 	config     descriptor   // of a manifest
+	base       string       // digest of the image that a manifest says it is built on
 	layerTypes []string     // of a manifest
 }
 
@@ -65,7 +66,7 @@ func parseManifest(body []byte, contentType string, maxChildren int) (*document,
 
 // parseTop reads which kind of document it is, and gives its members.
 func parseTop(body []byte, contentType string) (map[string]jsontext.Value, *document, error) {
-	top, err := members(body, "schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "signatures")
+	top, err := members(body, "schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers", "signatures", "annotations")
 	if errors.Is(err, errAmbiguous) {
 		return nil, nil, invalidf("sent an ambiguous manifest (it %v)", err)
 	}
@@ -160,7 +161,19 @@ func (doc *document) readManifest(top map[string]jsontext.Value) error {
 	if err != nil {
 		return invalidf("sent a manifest with a layer that %v", err)
 	}
+	// Of the annotations this one alone is of use, so broken ones are none.
+	if annotations, err := textMap(top["annotations"], maxEntries); err == nil {
+		doc.base = baseDigest(annotations)
+	}
 	return nil
+}
+
+// baseDigest reads the digest of the image that another says it is built on (OCI image specification, annotations).
+func baseDigest(of map[string]string) string {
+	if digest := of["org.opencontainers.image.base.digest"]; isDigest(digest) {
+		return digest
+	}
+	return ""
 }
 
 func readDescriptor(value jsontext.Value) (descriptor, error) {

@@ -1,9 +1,10 @@
 # METADATA
 # title: Workspaces start from golden images
 # description: |
-#   An image must be in the catalogue of golden images (`goldenImages` in the configuration), not decommissioned, and
-#   used in a role that its entry allows. A locked one must have one of the digests of its entry. A deprecated one is
-#   allowed with a warning. The rule applies when the catalogue is not empty.
+#   An image must be in the catalogue of golden images (`goldenImages` in the configuration), or be built on one whose
+#   entry has `allowDerived`: its layers begin with those of the golden image, and both are signed as the entry says. The
+#   golden image may not be decommissioned, and the role must be one that its entry allows. A locked one must have one of
+#   the digests of its entry. A deprecated one is allowed with a warning. The rule applies when the catalogue is not empty.
 # custom:
 #   id: golden
 #   fix: Use a golden image of the catalogue, or the successor that the message names.
@@ -14,6 +15,7 @@ package hallmark.rules.golden
 deny contains finding if {
 	some image in input.images
 	image.golden == null
+	not image.derivable
 	finding := {
 		"image": image.where,
 		"message": "{repository} is not a golden image",
@@ -21,17 +23,42 @@ deny contains finding if {
 	}
 }
 
+# Only null says that nobody was found: without the fact it is not known yet.
 deny contains finding if {
 	some image in input.images
-	image.golden.status == "decommissioned"
+	image.derivedFrom == null
+	finding := {
+		"image": image.where,
+		"message": "{repository} is {what}",
+		"args": {
+			"repository": image.repository,
+			"what": object.get(image, "derivedUnsigned", "neither a golden image nor built on one"),
+		},
+	}
+}
+
+deny contains finding if {
+	some image in input.images
+	some kind, golden in _bases(image)
+	golden.status == "decommissioned"
 	finding := object.union(
 		{
 			"image": image.where,
-			"message": "golden image {name} is decommissioned",
-			"args": {"name": image.golden.name},
+			"message": "{kind} {name} is decommissioned",
+			"args": {"kind": kind, "name": golden.name},
 		},
-		_successor(image),
+		_successor(golden),
 	)
+}
+
+deny contains finding if {
+	some image in input.images
+	image.derivedFrom.roleAllowed == false
+	finding := {
+		"image": image.where,
+		"message": "golden image {name}, which it is built on, is not for the role {role}",
+		"args": {"name": image.derivedFrom.name, "role": image.role},
+	}
 }
 
 deny contains finding if {
@@ -63,17 +90,23 @@ _digest(image) := image.tagDigest if not image.digest
 
 warn contains finding if {
 	some image in input.images
-	image.golden.status == "deprecated"
+	some kind, golden in _bases(image)
+	golden.status == "deprecated"
 	finding := object.union(
 		{
 			"image": image.where,
-			"message": "golden image {name} is deprecated",
-			"args": {"name": image.golden.name},
+			"message": "{kind} {name} is deprecated",
+			"args": {"kind": kind, "name": golden.name},
 		},
-		_successor(image),
+		_successor(golden),
 	)
 }
 
-_successor(image) := {"fix": sprintf("use golden image %s", [image.golden.successor])} if image.golden.successor
+# The golden image that it is, or that it is built on.
+_bases(image) := {"golden image": image.golden} if image.golden.name
 
-_successor(image) := {} if not image.golden.successor
+_bases(image) := {"its golden base image": image.derivedFrom} if image.derivedFrom.name
+
+_successor(golden) := {"fix": sprintf("use golden image %s", [golden.successor])} if golden.successor
+
+_successor(golden) := {} if not golden.successor
