@@ -30,6 +30,7 @@ type Decision struct {
 	Warnings []string  // at most 256 characters each
 	Findings []Finding // all, in every mode, sorted
 	Images   []*Image  // those that were judged
+	Exempted []string  // exemptions that were used, sorted
 	Err      error     // the cause of Failed, for the log
 }
 
@@ -57,6 +58,12 @@ func (v *review) malformed(err error) Decision {
 // failed refuses because rules could not be judged at all.
 func (v *review) failed(err error) Decision {
 	m := message{review: v}
+	if v.glass {
+		d := v.allow()
+		d.Images, d.Err, d.Exempted = v.changed, err, []string{breakGlassName}
+		d.Warnings = v.exemptionWarnings(d.Exempted)
+		return d
+	}
 	return Decision{
 		ID: v.request.ID(), Name: v.objectName(), Outcome: Failed, Code: http.StatusInternalServerError, Err: err, Images: v.changed,
 		Message: m.plainText("The policy could not be evaluated, so nothing is allowed; ask your cluster admin to look " +
@@ -69,6 +76,8 @@ func (v *review) failed(err error) Decision {
 func (v *review) decide(early, late []Finding) Decision {
 	d := v.allow()
 	d.Findings, d.Images = sortFindings(v.reconcile(early, late), v.changed), v.changed
+	d.Exempted = v.exemptions()
+	d.Warnings = v.exemptionWarnings(d.Exempted)
 	for _, f := range inMode(d.Findings, Warn) {
 		if len(d.Warnings) < maxWarnings {
 			d.Warnings = append(d.Warnings, warning(f))

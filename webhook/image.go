@@ -155,7 +155,8 @@ type CatalogueEntry struct {
 	Bases      []Base   // golden images that others may be built on; none when the image is golden itself
 	Signed     []SignatureRule
 	Attested   []AttestationRule
-	Exemptions []Exemption
+	Exemptions []Exemption // the narrowest first
+	Lapsed     []Exemption // those that have ended
 }
 
 // RegistryMatch says whether a configured registry covers an image.
@@ -184,12 +185,6 @@ type Golden struct {
 	UID                            *int64
 	Role                           bool     // the role is one that the entry allows
 	Roles                          []string // restriction; empty for none
-}
-
-// Exemption takes rules away from an image.
-type Exemption struct {
-	Name  string
-	Rules []string
 }
 
 // A Rewriter knows where the mutating half leads images of a public registry: to a mirror. It gives ref itself when

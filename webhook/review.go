@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -22,6 +21,7 @@ type Config struct {
 	Suggest     Suggester // may be nil
 	Rewrite     Rewriter  // may be nil
 	Puller      Puller    // for objects that have credentials of their own; nil: Reader and Verifier for all
+	BreakGlass  []string  // groups of users who may have everything admitted in an emergency
 	Env         EnvImages
 	Pin         PinMode
 	SetUser     bool   // the mutating half sets the catalogue's uid where the pod sets no user
@@ -89,8 +89,11 @@ func (r *Reviewer) Validate(ctx context.Context, request *Request) Decision {
 		return *done
 	}
 	early, err := review.judgeEarly(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		return review.failed(err)
+	case review.glass:
+		return review.decide(early, nil) // nothing that may not answer is waited for in an emergency
 	}
 	review.each(func(image *Image) {
 		needs := review.needs(image)
@@ -115,12 +118,13 @@ type review struct {
 	changed   []*Image // those that are judged
 	workspace Workspace
 	sources   sources
+	glass     bool // somebody breaks the glass
 }
 
 // begin decodes, selects and catalogues. It returns a decision instead when there is nothing to judge, or nothing that
 // can be.
 func (r *Reviewer) begin(request *Request, mutating bool) (*review, *Decision) {
-	v := &review{Reviewer: r, request: request}
+	v := &review{Reviewer: r, request: request, glass: r.breaksGlass(request)}
 	settle := func(d Decision) (*review, *Decision) { return nil, &d }
 	kind, known := podKindOf(request.Group, request.Kind)
 	switch {
@@ -239,23 +243,19 @@ func (v *review) judge(ctx context.Context, phase Phase, images []*Image) ([]Fin
 		}
 		if f.Exemption = exemption(f.Image, f.Rule); f.Exemption != "" {
 			f.Mode = Audit
+		} else if f.Mode != Audit {
+			f.Message += lapsed(f.Image, f.Rule)
 		}
 		kept = append(kept, f)
 	}
 	return kept, nil
 }
 
-func (v *review) mode(rule string) Mode { return v.Modes.Mode(rule, v.request.Namespace) }
-
-// exemption is the name of the first exemption that takes the rule away from the image.
-func exemption(image *Image, rule string) string {
-	if image == nil {
-		return ""
+// mode is that of a rule for the request. Who breaks the glass has everything recorded, and nothing denied.
+func (v *review) mode(rule string) Mode {
+	mode := v.Modes.Mode(rule, v.request.Namespace)
+	if v.glass && mode != Off {
+		return Audit
 	}
-	for _, e := range image.Entry.Exemptions {
-		if slices.Contains(e.Rules, rule) {
-			return e.Name
-		}
-	}
-	return ""
+	return mode
 }

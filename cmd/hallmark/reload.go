@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"github.com/hallmark-admission/hallmark/webhook/config"
 	"github.com/hallmark-admission/hallmark/webhook/evidence"
@@ -66,6 +67,7 @@ func (l *loader) load(ctx context.Context) error {
 	l.fingerprint = fingerprint
 	l.outside.trust = next.trust
 	l.metrics.Policy(next.reviewer.Revision)
+	l.metrics.Exemptions(exemptionEnds(c))
 	if old := l.generation.Swap(next); old != nil {
 		old.close()
 	}
@@ -79,6 +81,17 @@ func (l *loader) load(ctx context.Context) error {
 	}()
 	l.warming = func() { stop(); <-done }
 	return nil
+}
+
+// exemptionEnds gives when each exemption ends.
+func exemptionEnds(c *config.Config) map[string]time.Time {
+	ends := map[string]time.Time{}
+	for _, e := range c.Exemptions {
+		if end, err := e.End(); err == nil { // the configuration was checked
+			ends[e.Name] = end
+		}
+	}
+	return ends
 }
 
 // fingerprint changes with the policies, the configuration, and the content of every file that it names.

@@ -88,8 +88,9 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	reviewer, err := webhook.New(webhook.Config{
 		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
 		Reader: shared.reader, Verifier: shared.verifier, Attester: shared.verifier, Puller: pull, Suggest: catalogue, Rewrite: catalogue,
-		Env: webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
-		Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
+		Env:        webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
+		BreakGlass: c.BreakGlass.Groups,
+		Pin:        c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
 	})
 	if err != nil {
 		closeAll()
@@ -324,7 +325,7 @@ func newCatalogue(c *config.Config, now func() time.Time) (*catalog.Catalogue, e
 		end, err := e.End()
 		errs = append(errs, err)
 		cc.Exemptions = append(cc.Exemptions, catalog.Exemption{
-			Name: e.Name, Namespaces: e.Namespaces, Images: patterns(e.Images), Rules: e.Rules, Expires: end,
+			Name: e.Name, Namespaces: e.Namespaces, Images: patterns(e.Images), Rules: e.Rules, Owner: e.Owner, Expires: end,
 		})
 	}
 	if err := errors.Join(errs...); err != nil {

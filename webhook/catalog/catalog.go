@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -64,6 +65,7 @@ type Exemption struct {
 	Namespaces []string // names, * stands for any run of characters
 	Images     []webhook.Pattern
 	Rules      []string
+	Owner      string
 	Expires    time.Time // the end of the last day
 }
 
@@ -92,7 +94,7 @@ func New(config Config) (*Catalogue, error) {
 	c := &Catalogue{
 		registries: make(map[string][]webhook.Pattern, len(config.Registries)),
 		golden:     make(map[string]*Golden, len(config.Golden)),
-		signed:     config.Signed, attested: config.Attested, exemptions: config.Exemptions, rewrites: newRewrites(config.Rewrites), now: config.Now,
+		signed:     config.Signed, attested: config.Attested, exemptions: narrowestFirst(config.Exemptions), rewrites: newRewrites(config.Rewrites), now: config.Now,
 	}
 	var errs []error
 	for _, r := range config.Registries {
@@ -217,10 +219,37 @@ func (c *Catalogue) tagRule(name, tag, class string) *webhook.TagRule {
 
 func (c *Catalogue) exempt(namespace, name string, entry *webhook.CatalogueEntry) {
 	for _, e := range c.exemptions {
-		if matchAny(e.Images, name) && matchGlobs(e.Namespaces, namespace) && c.now().Before(e.Expires) {
-			entry.Exemptions = append(entry.Exemptions, webhook.Exemption{Name: e.Name, Rules: e.Rules})
+		if !matchAny(e.Images, name) || !matchGlobs(e.Namespaces, namespace) {
+			continue
+		}
+		covers := webhook.Exemption{Name: e.Name, Rules: e.Rules, Owner: e.Owner, Ends: e.Expires}
+		if c.now().Before(e.Expires) {
+			entry.Exemptions = append(entry.Exemptions, covers)
+		} else {
+			entry.Lapsed = append(entry.Lapsed, covers)
 		}
 	}
+}
+
+// narrowestFirst sorts exemptions by how little they cover, so that the one that is meant for an image is named: fewer and
+// more literal patterns, then fewer and more literal namespaces, then fewer rules.
+func narrowestFirst(exemptions []Exemption) []Exemption {
+	width := func(e Exemption) (images, namespaces int) {
+		for _, pattern := range e.Images {
+			images += 1 + 10*strings.Count(pattern.String(), "*")
+		}
+		for _, namespace := range e.Namespaces {
+			namespaces += 1 + 10*strings.Count(namespace, "*")
+		}
+		return images, namespaces
+	}
+	sorted := slices.Clone(exemptions)
+	slices.SortStableFunc(sorted, func(a, b Exemption) int {
+		imagesA, namespacesA := width(a)
+		imagesB, namespacesB := width(b)
+		return cmp.Or(cmp.Compare(imagesA, imagesB), cmp.Compare(namespacesA, namespacesB), cmp.Compare(len(a.Rules), len(b.Rules)))
+	})
+	return sorted
 }
 
 func matchAny(patterns []webhook.Pattern, name string) bool {

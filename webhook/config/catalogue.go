@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -106,6 +107,23 @@ func (v *validator) follow(path string, g *Golden) {
 		if _, err := webhook.ParseReference("x/y@" + digest); err != nil {
 			v.bad(fmt.Sprintf("%s.digests[%d]", path, j), "want sha256: and 64 hexadecimal digits, not %q", digest)
 		}
+	}
+}
+
+// breakGlass refuses groups that everybody, or every pod, is in.
+func (v *validator) breakGlass(b BreakGlass) {
+	for i, group := range b.Groups {
+		path := fmt.Sprintf("breakGlass.groups[%d]", i)
+		switch {
+		case group == "":
+			v.bad(path, "want the name of a group")
+		case group == "system:authenticated", group == "system:unauthenticated", strings.HasPrefix(group, "system:serviceaccounts"),
+			group == "system:nodes":
+			v.bad(path, "%s is a group that everybody of a kind is in; want one of its own, which nobody is in but by impersonation", group)
+		}
+	}
+	if len(b.Groups) > 0 {
+		v.doubt("breakGlass", "requests by members of %s are admitted whatever the rules say", join(b.Groups))
 	}
 }
 

@@ -35,6 +35,7 @@ type File struct {
 	Pin          Pin                     `yaml:"pin"`
 	User         User                    `yaml:"user"`
 	Exemptions   []Exemption             `yaml:"exemptions"`
+	BreakGlass   BreakGlass              `yaml:"breakGlass"`
 	PullSecrets  PullSecrets             `yaml:"pullSecrets"`
 	Message      Message                 `yaml:"message"`
 	Cache        Cache                   `yaml:"cache"`
@@ -167,6 +168,11 @@ type Exemption struct {
 	Reason     string   `yaml:"reason"`
 	Owner      string   `yaml:"owner"`
 	Expires    string   `yaml:"expires"` // the last day, 2027-03-31
+}
+
+// BreakGlass names the groups whose members may have everything admitted in an emergency.
+type BreakGlass struct {
+	Groups []string `yaml:"groups"`
 }
 
 // PullSecrets says whether images are read with the credentials of their pods.

@@ -87,6 +87,8 @@ func TestMistakes(t *testing.T) {
 		"root somewhere":                {head + "signers: {a: {key: k, trustedRoot: root.json}}\n", "want an absolute path or tuf"},
 		"demand":                        {head + "signers: {a: {key: k, transparencyLog: yes}}\n", "want one of required, optional, ignored"},
 		"optional SCT":                  {head + "signers: {a: {key: k, sct: optional}}\n", "want one of required, ignored"},
+		"glass for everybody":           {head + "breakGlass: {groups: [\"system:authenticated\"]}\n", "everybody of a kind is in"},
+		"glass for all pods":            {head + "breakGlass: {groups: [\"system:serviceaccounts:team\"]}\n", "everybody of a kind is in"},
 		"moment":                        {head + "signers: {a: {key: k, notAfter: soon}}\n", "want a day such as 2027-03-31"},
 		"repository claim":              {head + "signers: {a: {key: k}}\nsignatures: [{match: [\"r.io/**\"], anyOf: [a], repository: none}]\n", "signatures[0].repository: want one of match, require, any"},
 		"platforms":                     {head + "signers: {a: {key: k}}\nsignatures: [{match: [\"r.io/**\"], anyOf: [a], platforms: some}]\n", "signatures[0].platforms: want one of exact, inherit, each"},

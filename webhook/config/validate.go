@@ -87,6 +87,7 @@ func (v *validator) file(f *File) {
 	v.attestations(f)
 	v.golden(f)
 	v.exemptions(f.Exemptions)
+	v.breakGlass(f.BreakGlass)
 	v.rewrites(f)
 	v.rest(f)
 }

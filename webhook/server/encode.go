@@ -22,17 +22,9 @@ func encode(request *webhook.Request, d webhook.Decision) ([]byte, error) {
 		patchType := admissionv1.PatchTypeJSONPatch
 		response.Patch, response.PatchType = d.Patch, &patchType
 	}
-	if len(d.Findings) > 0 || !response.Allowed {
-		response.AuditAnnotations = map[string]string{"decision": string(d.Outcome), "id": d.ID}
-		if len(d.Findings) > 0 {
-			response.AuditAnnotations["findings"] = recordsJSON(d.Findings)
-		}
-	}
-	if stale := staleImages(d.Images); stale != "" {
-		if response.AuditAnnotations == nil {
-			response.AuditAnnotations = map[string]string{"decision": string(d.Outcome), "id": d.ID}
-		}
-		response.AuditAnnotations["stale"] = stale
+	if annotations := auditAnnotations(d); len(annotations) > 0 || !response.Allowed {
+		response.AuditAnnotations = annotations
+		annotations["decision"], annotations["id"] = string(d.Outcome), d.ID
 	}
 	if !response.Allowed {
 		response.Result = &metav1.Status{
@@ -44,6 +36,21 @@ func encode(request *webhook.Request, d webhook.Decision) ([]byte, error) {
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
 		Response: response,
 	})
+}
+
+// auditAnnotations are what the audit log of the API server is told of a decision that is worth a look.
+func auditAnnotations(d webhook.Decision) map[string]string {
+	annotations := map[string]string{}
+	if len(d.Findings) > 0 {
+		annotations["findings"] = recordsJSON(d.Findings)
+	}
+	if len(d.Exempted) > 0 {
+		annotations["exemptions"] = strings.Join(d.Exempted, ", ")
+	}
+	if stale := staleImages(d.Images); stale != "" {
+		annotations["stale"] = stale
+	}
+	return annotations
 }
 
 // staleImages names the images whose tags could not be looked up, and the time of the answer that was used instead.

@@ -55,7 +55,7 @@ func (h *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	request, refused := h.read(w, r)
 	if refused != nil {
-		h.metrics.reviewed(h.flow.path, webhook.Failed, time.Since(start), nil)
+		h.metrics.reviewed(h.flow.path, webhook.Decision{Outcome: webhook.Failed}, time.Since(start))
 		if refused.code == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", http.MethodPost)
 		}
@@ -74,7 +74,7 @@ func (h *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(body) // the API server that has gone away is the only one to whom it would matter
-	h.metrics.reviewed(h.flow.path, decision.Outcome, elapsed, decision.Findings)
+	h.metrics.reviewed(h.flow.path, decision, elapsed)
 	h.logDecision(ctx, request, decision, elapsed)
 }
 
@@ -181,6 +181,9 @@ func (h *reviews) logDecision(ctx context.Context, request *webhook.Request, d w
 	}
 	if len(d.Findings) > 0 {
 		attrs = append(attrs, slog.Any("rule", records(d.Findings)))
+	}
+	if len(d.Exempted) > 0 {
+		attrs = append(attrs, slog.Any("exemption", d.Exempted))
 	}
 	if d.Err != nil {
 		attrs = append(attrs, slog.String("error", d.Err.Error()))

@@ -17,6 +17,8 @@ type Metrics struct {
 	requests          *prometheus.CounterVec
 	duration          *prometheus.HistogramVec
 	findings          *prometheus.CounterVec
+	exempted          *prometheus.CounterVec
+	exemptionExpiry   *prometheus.GaugeVec
 	registryRequests  *prometheus.CounterVec
 	registryDuration  *prometheus.HistogramVec
 	policy            *prometheus.GaugeVec
@@ -42,10 +44,14 @@ func NewMetrics() *Metrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "hallmark_" + name, Help: help})
 	}
 	m := &Metrics{
-		Registry:         prometheus.NewRegistry(),
-		requests:         counter("admission_requests_total", "Admission reviews by path and decision.", "path", "decision"),
-		duration:         histogram("admission_duration_seconds", "Time to decide a review, without the TLS handshake.", "path"),
-		findings:         counter("findings_total", "Findings of rules by mode.", "rule", "mode"),
+		Registry: prometheus.NewRegistry(),
+		requests: counter("admission_requests_total", "Admission reviews by path and decision.", "path", "decision"),
+		duration: histogram("admission_duration_seconds", "Time to decide a review, without the TLS handshake.", "path"),
+		findings: counter("findings_total", "Findings of rules by mode.", "rule", "mode"),
+		exempted: counter("exemptions_total", "Reviews in which an exemption took a rule away.", "exemption"),
+		exemptionExpiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "hallmark_exemption_expiry_timestamp_seconds", Help: "When an exemption ends, in seconds since 1970.",
+		}, []string{"exemption"}),
 		registryRequests: counter("registry_requests_total", "Requests to registries; code 0 is no answer.", "registry", "operation", "code"),
 		registryDuration: histogram("registry_request_duration_seconds", "Time to the end of a registry's answer.", "registry", "operation"),
 		policy: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -60,17 +66,20 @@ func NewMetrics() *Metrics {
 		}),
 	}
 	m.Registry.MustRegister(
-		m.requests, m.duration, m.findings, m.registryRequests, m.registryDuration, m.policy, m.reloads, m.cacheRequests,
+		m.requests, m.duration, m.findings, m.exempted, m.exemptionExpiry, m.registryRequests, m.registryDuration, m.policy, m.reloads, m.cacheRequests,
 		m.certificateExpiry, m.inFlight, m.panics,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
 }
 
-func (m *Metrics) reviewed(path string, outcome webhook.Outcome, elapsed time.Duration, findings []webhook.Finding) {
-	m.requests.WithLabelValues(path, string(outcome)).Inc()
+func (m *Metrics) reviewed(path string, d webhook.Decision, elapsed time.Duration) {
+	m.requests.WithLabelValues(path, string(d.Outcome)).Inc()
 	m.duration.WithLabelValues(path).Observe(elapsed.Seconds())
-	for _, f := range findings {
+	for _, name := range d.Exempted {
+		m.exempted.WithLabelValues(name).Inc()
+	}
+	for _, f := range d.Findings {
 		m.findings.WithLabelValues(f.Rule, string(f.Mode)).Inc()
 	}
 }
@@ -106,4 +115,12 @@ func (m *Metrics) CacheBytes(sizes func() map[string]int64) {
 func (m *Metrics) Policy(revision string) {
 	m.policy.Reset()
 	m.policy.WithLabelValues(revision).Set(1)
+}
+
+// Exemptions tells when the exemptions of the configuration in force end, so that an alert can come before.
+func (m *Metrics) Exemptions(ends map[string]time.Time) {
+	m.exemptionExpiry.Reset()
+	for name, end := range ends {
+		m.exemptionExpiry.WithLabelValues(name).Set(float64(end.Unix()))
+	}
 }
