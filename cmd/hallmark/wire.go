@@ -49,17 +49,9 @@ type outside struct {
 
 // newGeneration connects the packages. It reports every mistake of configuration and policies.
 func newGeneration(ctx context.Context, c *config.Config, source policy.Source, out outside) (*generation, error) {
-	schema, err := fs.ReadFile(policies.Files(), "schema/input.json")
-	if err != nil {
-		return nil, err
-	}
-	engine, policyErr := policy.New(ctx, policy.Config{Source: source, Schema: schema, Data: c.Data, Off: rulesOff(c), On: slices.Sorted(maps.Keys(c.Rules))})
-	if policyErr == nil {
-		policyErr = checkRuleNames(c, engine.Rules())
-	}
-	catalogue, catalogErr := newCatalogue(c, out.now)
+	rc, rulesErr := reviewing(ctx, c, source, out.now)
 	client, clientErr := registry.New(registryConfig(c, out))
-	if err := errors.Join(policyErr, catalogErr, clientErr); err != nil {
+	if err := errors.Join(rulesErr, clientErr); err != nil {
 		return nil, err
 	}
 	trust, err := signature.NewTrust(ctx, trustConfig(c, out))
@@ -85,18 +77,37 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		return nil, err
 	}
 	closeAll := func() { closePull(); shared.close(); trust.Close() }
-	reviewer, err := webhook.New(webhook.Config{
-		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine, Catalogue: catalogue,
-		Reader: shared.reader, Verifier: shared.verifier, Attester: shared.verifier, Puller: pull, Suggest: catalogue, Rewrite: catalogue,
-		Env:        webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
-		BreakGlass: c.BreakGlass.Groups,
-		Pin:        c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: out.now,
-	})
+	rc.Reader, rc.Verifier, rc.Attester, rc.Puller = shared.reader, shared.verifier, shared.verifier, pull
+	reviewer, err := webhook.New(rc)
 	if err != nil {
 		closeAll()
 		return nil, err
 	}
 	return &generation{reviewer: reviewer, config: c, trust: trust, close: closeAll}, nil
+}
+
+// reviewing is a reviewer's configuration as far as it comes from files alone: rules, catalogue and settings.
+func reviewing(ctx context.Context, c *config.Config, source policy.Source, now func() time.Time) (webhook.Config, error) {
+	schema, err := fs.ReadFile(policies.Files(), "schema/input.json")
+	if err != nil {
+		return webhook.Config{}, err
+	}
+	engine, policyErr := policy.New(ctx, policy.Config{
+		Source: source, Schema: schema, Data: c.Data, Off: rulesOff(c), On: slices.Sorted(maps.Keys(c.Rules)),
+	})
+	if policyErr == nil {
+		policyErr = checkRuleNames(c, engine.Rules())
+	}
+	catalogue, catalogErr := newCatalogue(c, now)
+	if err := errors.Join(policyErr, catalogErr); err != nil {
+		return webhook.Config{}, err
+	}
+	return webhook.Config{
+		Revision: source.Revision(c.Text), Rules: engine.Rules(), Modes: c, Judge: engine,
+		Catalogue: catalogue, Suggest: catalogue, Rewrite: catalogue,
+		Env:        webhook.EnvImages{Names: c.Workspaces.ImageEnv, AllowUnresolved: c.Workspaces.UnresolvableEnv == "allow"},
+		BreakGlass: c.BreakGlass.Groups, Pin: c.Pin.Pods, SetUser: c.User.SetFromCatalogue, HelpURL: c.Message.HelpURL, Now: now,
+	}, nil
 }
 
 // A view is by whom images are read and verified, under one way of being known to registries.
