@@ -46,13 +46,19 @@ type hinted struct {
 
 func (e hinted) Unwrap() error { return e.error }
 
+// errNo is the answer no of a command that judges. What is wrong was printed already.
+var errNo = errors.New("no")
+
 // run executes a command line and gives the exit code.
 func run(ctx context.Context, args []string, io streams) int {
 	root := newRoot(io)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
+	switch {
+	case err == nil:
 		return exitOK
+	case errors.Is(err, errNo):
+		return exitDenied
 	}
 	fmt.Fprintln(io.err, "error:", err)
 	var h hinted
@@ -83,6 +89,6 @@ To see it work, with no cluster and no network:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hinted{err, "see " + cmd.CommandPath() + " --help"}
 	})
-	root.AddCommand(newServe(io), newDemo(io), newImage(io), newRules(io), newVersion(io))
+	root.AddCommand(newServe(io), newDemo(io), newImage(io), newRules(io), newTest(io), newVersion(io))
 	return root
 }

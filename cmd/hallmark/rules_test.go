@@ -18,3 +18,11 @@ func TestRulesReference(t *testing.T) {
 		t.Errorf("policies/README.md is not up to date (%v); write it again with: go run ./cmd/hallmark rules -o markdown > policies/README.md", err)
 	}
 }
+
+// TestShippedTests: what "hallmark test" finds below policies passes, and reaches every line.
+func TestShippedTests(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"test", "../../policies", "--coverage", "100"}, streams{nil, &out, &errs}); code != exitOK {
+		t.Errorf("exit %d: %s%s", code, errs.String(), out.String())
+	}
+}
