@@ -177,8 +177,10 @@ type TagRule struct {
 // Golden is an approved image.
 type Golden struct {
 	Name, Repository, Title, Owner string
+	Scope                          string // what it is for; "" is everything
 	Status                         string // active deprecated decommissioned
 	Successor                      string
+	DenyDeprecated                 bool // a deprecated one is denied, and not warned of
 	DefaultTag                     string
 	Follow                         string   // follow, sticky or locked; "" is follow
 	Digests                        []string // locked: the only ones

@@ -83,7 +83,20 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		closeAll()
 		return nil, err
 	}
+	if out.log != nil {
+		for _, doubt := range lintCatalogue(rc) {
+			out.log.Warn("catalogue", "problem", doubt)
+		}
+	}
 	return &generation{reviewer: reviewer, config: c, trust: trust, close: closeAll}, nil
+}
+
+// lintCatalogue says what is doubtful about the golden images of a configuration.
+func lintCatalogue(rc webhook.Config) []string {
+	if c, ok := rc.Suggest.(*catalog.Catalogue); ok {
+		return c.Lint()
+	}
+	return nil
 }
 
 // reviewing is a reviewer's configuration as far as it comes from files alone: rules, catalogue and settings.
@@ -325,8 +338,9 @@ func newCatalogue(c *config.Config, now func() time.Time) (*catalog.Catalogue, e
 	}
 	for _, g := range c.GoldenImages {
 		cc.Golden = append(cc.Golden, catalog.Golden{Signers: g.Signers, AllowDerived: g.AllowDerived, DerivedSigners: g.DerivedSigners, Golden: webhook.Golden{
-			Name: g.Name, Repository: g.Repository, Title: g.Title, Owner: g.Owner, Status: g.Status,
-			Successor: g.Successor, DefaultTag: g.DefaultTag, Follow: g.Follow, Digests: g.Digests, UID: g.UID, Roles: g.Roles,
+			Name: g.Name, Repository: g.Repository, Title: g.Title, Owner: g.Owner, Scope: g.Scope, Status: g.Status,
+			DenyDeprecated: g.Deprecated == "deny",
+			Successor:      g.Successor, DefaultTag: g.DefaultTag, Follow: g.Follow, Digests: g.Digests, UID: g.UID, Roles: g.Roles,
 		}})
 	}
 	for _, r := range c.Rewrites {

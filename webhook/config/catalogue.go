@@ -64,6 +64,9 @@ func (v *validator) goldenStatus(path string, g *Golden) {
 	default:
 		v.bad(path+".status", "want one of active, deprecated, decommissioned, not %q", g.Status)
 	}
+	if g.Deprecated != "" && g.Deprecated != "warn" && g.Deprecated != "deny" {
+		v.bad(path+".deprecated", "want warn or deny, not %q", g.Deprecated)
+	}
 	if g.DefaultTag != "" {
 		if _, err := webhook.ParseReference("x/y:" + g.DefaultTag); err != nil {
 			v.bad(path+".defaultTag", "%v", err)

@@ -131,9 +131,11 @@ type Golden struct {
 	Repository     string   `yaml:"repository"`
 	Title          string   `yaml:"title"`
 	Owner          string   `yaml:"owner"`
+	Scope          string   `yaml:"scope"`
 	UID            *int64   `yaml:"uid"`
 	Status         string   `yaml:"status"`
 	Successor      string   `yaml:"successor"`
+	Deprecated     string   `yaml:"deprecated"` // warn or deny
 	DefaultTag     string   `yaml:"defaultTag"`
 	Follow         string   `yaml:"follow"`
 	Digests        []string `yaml:"digests"`

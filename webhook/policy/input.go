@@ -229,6 +229,8 @@ func goldenTerm(golden *webhook.Golden) *ast.Term {
 	f.optional("title", golden.Title)
 	f.optional("owner", golden.Owner)
 	f.string("status", golden.Status)
+	f.bool("denyDeprecated", golden.DenyDeprecated)
+	f.optional("scope", golden.Scope)
 	f.optional("successor", golden.Successor)
 	f.optional("defaultTag", golden.DefaultTag)
 	if golden.Follow == "locked" {
@@ -252,6 +254,7 @@ func derivedTerm(derived *webhook.Derived) *ast.Term {
 	f.string("repository", derived.From.Repository)
 	f.string("digest", derived.Digest)
 	f.string("status", derived.From.Status)
+	f.bool("denyDeprecated", derived.From.DenyDeprecated)
 	f.optional("successor", derived.From.Successor)
 	f.bool("roleAllowed", derived.From.Role)
 	return f.object()

@@ -4,7 +4,8 @@
 #   An image must be in the catalogue of golden images (`goldenImages` in the configuration), or be built on one whose
 #   entry has `allowDerived`: its layers begin with those of the golden image, and both are signed as the entry says. The
 #   golden image may not be decommissioned, and the role must be one that its entry allows. A locked one must have one of
-#   the digests of its entry. A deprecated one is allowed with a warning. The rule applies when the catalogue is not empty.
+#   the digests of its entry. A deprecated one is allowed with a warning, or denied where its entry says `deprecated: deny`;
+#   workspaces that run already go on. The rule applies when the catalogue is not empty.
 # custom:
 #   id: golden
 #   fix: Use a golden image of the catalogue, or the successor that the message names.
@@ -88,18 +89,29 @@ _digest(image) := image.digest if image.digest
 
 _digest(image) := image.tagDigest if not image.digest
 
+deny contains finding if {
+	some image in input.images
+	some kind, golden in _bases(image)
+	golden.denyDeprecated == true
+	finding := _deprecated(image, kind, golden)
+}
+
 warn contains finding if {
 	some image in input.images
 	some kind, golden in _bases(image)
+	not golden.denyDeprecated
+	finding := _deprecated(image, kind, golden)
+}
+
+_deprecated(image, kind, golden) := object.union(
+	{
+		"image": image.where,
+		"message": "{kind} {name} is deprecated",
+		"args": {"kind": kind, "name": golden.name},
+	},
+	_successor(golden),
+) if {
 	golden.status == "deprecated"
-	finding := object.union(
-		{
-			"image": image.where,
-			"message": "{kind} {name} is deprecated",
-			"args": {"kind": kind, "name": golden.name},
-		},
-		_successor(golden),
-	)
 }
 
 # The golden image that it is, or that it is built on.

@@ -102,6 +102,16 @@ test_deprecated_image_is_allowed_with_a_warning if {
 	}} with input.images as [_with({"status": "deprecated", "successor": "universal"})]
 }
 
+test_deprecated_image_is_denied_where_its_entry_says_so if {
+	golden.warn == set() with input.images as [_with({"status": "deprecated", "denyDeprecated": true})]
+	golden.deny == {{
+		"image": "containers[dev]",
+		"message": "{kind} {name} is deprecated",
+		"args": {"kind": "golden image", "name": "base"},
+	}} with input.images as [_with({"status": "deprecated", "denyDeprecated": true})]
+	golden.deny == set() with input.images as [_with({"status": "active", "denyDeprecated": true})]
+}
+
 test_other_role_is_denied if {
 	golden.deny == {{
 		"image": "containers[dev]",
