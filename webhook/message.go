@@ -105,7 +105,11 @@ func (m *message) first() (line, fix string) {
 		return m.sentence(subject.Image, "could not be checked", subject.Message, others), ""
 	}
 	fix = m.fix(subject.Image)
-	return m.sentence(subject.Image, "is not allowed", fix, others), fix
+	line = m.sentence(subject.Image, "is not allowed", fix, others)
+	if !strings.Contains(line, plain(fix)) {
+		fix = "" // there was no room for it
+	}
+	return line, fix
 }
 
 // sentence is "Image REF VERDICT: REASON (and N more images)." in at most maxLine bytes. An image that is too long is

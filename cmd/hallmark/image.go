@@ -90,7 +90,7 @@ func pullImages(ctx context.Context, io streams, f pullFlags) (err error) {
 	}
 	var errs []error
 	if err := g.trust.Wait(ctx); err != nil {
-		errs = append(errs, fmt.Errorf("trust material: %w", err))
+		fmt.Fprintln(io.err, "warning: images that need it cannot be verified:", err)
 	}
 	for _, image := range images {
 		errs = append(errs, pullImage(ctx, io, g, image))

@@ -18,8 +18,12 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook"
 )
 
-// parallelAttestations bounds how many attestations of one image are read at a time: each may have megabytes.
-const parallelAttestations = 2
+// An attestation may have megabytes, and takes several times as much while it is read: so many are at a time, of one image
+// and of all together.
+const (
+	parallelAttestations = 2
+	allAttestations      = 4
+)
 
 // An inquiry gathers the attestations of one image.
 type inquiry struct {
@@ -53,14 +57,15 @@ func (v *Verifier) Attest(ctx context.Context, ref webhook.Reference, rules []we
 	var group errgroup.Group
 	group.Go(func() error { return q.attached(ctx, wanted) })
 	group.Go(func() error { return q.bundles(ctx, wanted) })
-	if err := group.Wait(); err != nil {
-		return webhook.Attestations{}, err
-	}
+	err := group.Wait()
+	satisfied := !slices.ContainsFunc(rules, func(rule webhook.AttestationRule) bool { return !rule.Satisfied(q.found.Valid) })
 	switch {
+	case satisfied:
+		// As with signatures: what else there is could not take that away, and in an outage it cannot be asked for.
 	case ctx.Err() != nil:
 		return webhook.Attestations{}, ctx.Err()
-	case q.unlooked != nil:
-		return webhook.Attestations{}, q.unlooked
+	case err != nil || q.unlooked != nil:
+		return webhook.Attestations{}, cmp.Or(err, q.unlooked)
 	}
 	slices.SortStableFunc(q.found.Valid, func(a, b webhook.Attestation) int {
 		return cmp.Or(cmp.Compare(a.PredicateType, b.PredicateType), cmp.Compare(a.Signer, b.Signer), b.At.Compare(a.At),
@@ -80,7 +85,7 @@ func (q *inquiry) attached(ctx context.Context, wanted want) error {
 	all = slices.DeleteFunc(all, func(a attachment) bool {
 		return a.predicateType != "" && !slices.Contains(wanted.predicates, a.predicateType)
 	})
-	q.each(len(all), func(i int) {
+	q.each(ctx, len(all), func(i int) {
 		a := all[i]
 		why := a.broken
 		if why == "" && a.size > v.attestationBytes {
@@ -145,7 +150,7 @@ func (q *inquiry) bundles(ctx context.Context, wanted want) error {
 	if err != nil {
 		return err
 	}
-	q.each(len(all), func(i int) {
+	q.each(ctx, len(all), func(i int) {
 		body, why, err := v.readBundle(ctx, ref, all[i], wanted)
 		switch {
 		case err != nil:
@@ -164,12 +169,19 @@ func (q *inquiry) bundles(ctx context.Context, wanted want) error {
 	return nil
 }
 
-func (q *inquiry) each(n int, f func(i int)) {
+// each runs f for some at a time, of this image and of all others together.
+func (q *inquiry) each(ctx context.Context, n int, f func(i int)) {
 	var group errgroup.Group
 	group.SetLimit(parallelAttestations)
 	for i := range n {
 		group.Go(func() error {
-			f(i)
+			select {
+			case q.verifier.trust.reading <- struct{}{}:
+				defer func() { <-q.verifier.trust.reading }()
+				f(i)
+			case <-ctx.Done():
+				q.leaveOpen(ctx.Err())
+			}
 			return nil
 		})
 	}

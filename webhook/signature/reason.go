@@ -57,13 +57,31 @@ func otherRepository(name string) reason {
 }
 
 // otherIdentity and otherIssuer are the reasons for a certificate of somebody else. Both have to fit into a line of a message,
-// and subjects begin with what tells them apart.
-func otherIdentity(found, expected string) reason {
-	return reason(fmt.Sprintf("identity %s, expected %s", webhook.Quote(begin(found, 40)), begin(expected, 36)))
-}
+// so what they have in common is left out when they are long, and then their ends.
+func otherIdentity(found, expected string) reason { return otherThan("identity", found, expected) }
 
 func otherIssuer(found, expected string) reason {
-	return reason(fmt.Sprintf("identity by issuer %s, expected %s", webhook.Quote(begin(found, 40)), begin(expected, 36)))
+	return otherThan("identity by issuer", found, expected)
+}
+
+func otherThan(what, found, expected string) reason {
+	const longestFound, longestExpected = 40, 36
+	if len(found) > longestFound || len(expected) > longestExpected {
+		if cut := common(found, expected); cut > 0 {
+			found, expected = "..."+found[cut:], "..."+expected[cut:]
+		}
+	}
+	return reason(fmt.Sprintf("%s %s, expected %s", what, webhook.Quote(begin(found, longestFound)), begin(expected, longestExpected)))
+}
+
+// common is the length of the beginning that two names share, less what shows where in them they begin to differ.
+func common(a, b string) int {
+	const context = 16
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return strings.LastIndexAny(a[:max(0, n-context)], "/@:") + 1
 }
 
 func begin(text string, longest int) string {

@@ -69,6 +69,7 @@ type Trust struct {
 	signers map[string]*signer
 	now     func() time.Time
 	outside map[string]outside // by what it is
+	reading chan struct{}      // held while an attestation is read
 	habits  habits
 	hash    atomic.Pointer[versioned]
 	version atomic.Int64 // counts what changed outside
@@ -80,7 +81,8 @@ func NewTrust(ctx context.Context, config TrustConfig) (*Trust, error) {
 	if config.Now == nil {
 		return nil, errors.New("signature.TrustConfig.Now is missing")
 	}
-	t := &Trust{signers: make(map[string]*signer, len(config.Signers)), now: config.Now, outside: map[string]outside{}}
+	t := &Trust{signers: make(map[string]*signer, len(config.Signers)), now: config.Now, outside: map[string]outside{},
+		reading: make(chan struct{}, allAttestations)}
 	l := loader{ctx: ctx, config: config, trust: t, files: map[string]source[*trustedRoot]{}}
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(config.Signers)) {

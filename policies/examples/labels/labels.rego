@@ -12,9 +12,11 @@ _label := "org.opencontainers.image.source"
 
 _prefix := "https://github.com/corp/"
 
+_labels(image) := object.get(image, ["image", "labels"], {})
+
 deny contains finding if {
 	some image in input.images
-	not startswith(object.get(image, ["image", "labels", _label], ""), _prefix)
+	not startswith(object.get(_labels(image), _label, ""), _prefix)
 	finding := {
 		"image": image.where,
 		"message": "its label {label} does not begin with {prefix}",

@@ -22,6 +22,7 @@ deny contains finding if {
 			"signers": concat(" or ", _some(required.anyOf)),
 			"found": _found(image),
 		},
+		"fix": "ask the image's owner to attest it",
 	}
 }
 

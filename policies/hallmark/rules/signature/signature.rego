@@ -19,6 +19,7 @@ deny contains finding if {
 		"image": image.where,
 		"message": "{lacks}{found}",
 		"args": {"lacks": _lacks(required, found), "found": _found(image)},
+		"fix": "ask the image's owner to sign it",
 	}
 }
 
