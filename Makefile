@@ -71,5 +71,5 @@ image: ## Write the container image to dist/image as an OCI layout and print its
 		-version $(VERSION) -revision "$(REVISION)"
 
 .PHONY: clean
-clean: ## Remove what make has made; the Kubernetes programs of e2e stay in the user's cache
+clean: ## Remove what make has made; programs that were built for tests stay in the user's cache
 	rm -rf bin dist

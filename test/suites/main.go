@@ -1,12 +1,12 @@
 // Suites runs the test suites one after another, and tells at the end which of them ran and which did not, and why. Of a
 // suite that passes it shows a line a package; of a test that fails, everything.
 //
-//	go run ./test/suites                 all: gofmt, vet, unit, distribution, e2e
+//	go run ./test/suites                 all: gofmt, vet, unit, distribution, cosign, e2e
 //	go run ./test/suites vet unit        these
 //	go run ./test/suites -skip e2e       all others
 //	go run ./test/suites -strict         a suite that cannot run here is a failure too
 //
-// It needs nothing but Go. A C compiler adds the race detector to unit and distribution; e2e needs Linux.
+// It needs nothing but Go. A C compiler adds the race detector to unit, distribution and cosign; e2e needs Linux.
 package main
 
 import (
@@ -43,7 +43,9 @@ type suite struct {
 }
 
 func suites() []suite {
-	return []suite{{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"distribution", distribution}, {"e2e", e2e}}
+	return []suite{
+		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"distribution", distribution}, {"cosign", cosign}, {"e2e", e2e},
+	}
 }
 
 type skipped struct{ reason string }
@@ -114,6 +116,17 @@ func distribution(ctx context.Context, out io.Writer, tests *tests) (string, err
 		return "", fmt.Errorf("build the registry: %w", err)
 	}
 	return goTest(ctx, tests, "-C=test/distribution", "-count=1", "-shuffle=on", "./...")
+}
+
+// cosign verifies what the cosign programs sign, also in CNCF's registry; all are built first.
+func cosign(ctx context.Context, out io.Writer, tests *tests) (string, error) {
+	if err := stream(ctx, out, "go", "-C", "test/distribution", "run", "./cmd/registrybin"); err != nil {
+		return "", fmt.Errorf("build the registry: %w", err)
+	}
+	if err := stream(ctx, out, "go", "-C", "test/cosign", "run", "./cmd/cosignbin"); err != nil {
+		return "", fmt.Errorf("build the cosign programs: %w", err)
+	}
+	return goTest(ctx, tests, "-C=test/cosign", "-count=1", "-shuffle=on", "./...")
 }
 
 // goTest runs go test, with the race detector if there is a C compiler.

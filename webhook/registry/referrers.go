@@ -126,11 +126,16 @@ func (c *Client) listReferrers(
 func (c *Client) taggedReferrers(
 	ctx context.Context, h *host, ref webhook.Reference, maxBytes int64,
 ) (webhook.Manifest, error) {
-	got, digest, err := c.getManifest(ctx, h, query{
+	q := query{
 		operation: "manifest", what: referrerList, repository: ref.Repository,
 		reference: strings.Replace(ref.Digest, ":", "-", 1), missing: "referrers of " + webhook.ShortDigest(ref.Digest),
 		accept: acceptManifests, maxBytes: maxBytes,
-	})
+	}
+	got, digest, err := c.getManifest(ctx, h, q)
+	if err == nil && digest == ref.Digest {
+		// "cosign copy" gives the image itself this tag; it is no list of what refers to it.
+		err = h.statusError(q, http.StatusNotFound)
+	}
 	if err != nil {
 		return webhook.Manifest{}, err
 	}

@@ -129,6 +129,21 @@ func TestNoReferrers(t *testing.T) {
 		_, err := connect(t, r, nil).Referrers(t.Context(), parse(t, r.Host()+"/golden/base@"+image), 0)
 		wantReadError(t, err, webhook.NotFound, r.Host(), "has no referrers of "+webhook.ShortDigest(image)+" of golden/base")
 	})
+	t.Run("the image itself at the tag, as cosign copies it", func(t *testing.T) {
+		r := serve(t, registrytest.Config{})
+		image := push(t, r, registrytest.Image{Repository: "golden/base", Tag: "v1"})
+		index, err := r.PushIndex(t.Context(), "golden/base", "v2", registrytest.Image{}, registrytest.Image{Arch: "arm64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, digest := range []string{image, index} {
+			if err := r.Tag(t.Context(), "golden/base", fallbackTag(digest), digest); err != nil {
+				t.Fatal(err)
+			}
+			_, err := connect(t, r, nil).Referrers(t.Context(), parse(t, r.Host()+"/golden/base@"+digest), 0)
+			wantReadError(t, err, webhook.NotFound, r.Host(), "has no referrers of "+webhook.ShortDigest(digest)+" of golden/base")
+		}
+	})
 	t.Run("no digest", func(t *testing.T) {
 		r := serve(t, registrytest.Config{Referrers: true})
 		_, err := connect(t, r, nil).Referrers(t.Context(), parse(t, r.Host()+"/golden/base:v1"), 0)
