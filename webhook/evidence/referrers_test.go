@@ -160,7 +160,11 @@ func TestReferrersOfAnotherTool(t *testing.T) {
 // TestReferrersAreAList: what stood at the tag when it was read as an image is no list in an outage.
 func TestReferrersAreAList(t *testing.T) {
 	l := newLists(t, false)
-	image, err := l.registry.Manifest(t.Context(), "golden/base", "v1")
+	other, err := l.registry.PushImage(t.Context(), registrytest.Image{Repository: "golden/base", User: "2000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := l.registry.Manifest(t.Context(), "golden/base", other)
 	if err != nil {
 		t.Fatal(err)
 	}
