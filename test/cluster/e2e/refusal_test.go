@@ -17,7 +17,7 @@ func TestRefusals(t *testing.T) {
 		lines []string
 	}{
 		"not signed": {newPod("ws", w.ref("golden/ws:v9.9.9")), []string{
-			"Image " + short("golden/ws:v9.9.9") + " is not allowed.",
+			"Image " + short("golden/ws:v9.9.9") + " is not allowed: ask the image's owner to sign it.",
 			"- containers[dev]: signature: not signed by ci (no signature found)",
 		}},
 		"foreign registry": {newPod("ws", "evil.example/team/ws:v1.0.0"), []string{

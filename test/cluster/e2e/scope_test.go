@@ -125,8 +125,11 @@ func TestWarnMode(t *testing.T) {
 			}
 			got := strings.Split(strings.TrimSpace(stderr), "\n")
 			for i, line := range got {
-				got[i], _, _ = strings.Cut(line, "; set ") // a warning has no first line, so the fix stands here
-				got[i], _, _ = strings.Cut(got[i], "; use ")
+				// A warning has no first line, so the fix stands here.
+				for _, verb := range []string{"; set ", "; use ", "; ask "} {
+					line, _, _ = strings.Cut(line, verb)
+				}
+				got[i] = line
 			}
 			if strings.Join(got, "\n") != strings.Join(want, "\n") {
 				t.Errorf("kubectl warns\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -161,7 +164,7 @@ func TestAuditMode(t *testing.T) {
 func TestAuditOfRefusal(t *testing.T) {
 	s := newSession(t, "refused")
 	id := s.checkRefusal(s.refused(newPod("ws", w.ref("golden/ws:v9.9.9")), "create", "-f", "-"), fromServer,
-		"Image "+w.ref("golden/ws:v9.9.9")+"@"+w.Digests["golden/ws:v9.9.9"][:19]+" is not allowed.",
+		"Image "+w.ref("golden/ws:v9.9.9")+"@"+w.Digests["golden/ws:v9.9.9"][:19]+" is not allowed: ask the image's owner to sign it.",
 		"- containers[dev]: signature: not signed by ci (no signature found)")
 	notes := auditNotes(s, "pods", "ws")
 	if notes["judge.hallmark.dev/decision"] != "denied" || notes["judge.hallmark.dev/id"] != id {
