@@ -326,6 +326,9 @@ func newCatalogue(c *config.Config, now func() time.Time) (*catalog.Catalogue, e
 		cc.Tags = append(cc.Tags, catalog.TagRule{Match: patterns(t.Match), Allow: t.Allow, Pattern: t.Pattern})
 	}
 	cc.Tags = append(cc.Tags, catalog.TagRule{Allow: c.Tags.Allow})
+	for _, t := range c.Tags.Classes {
+		cc.Classes = append(cc.Classes, catalog.TagClass{Match: patterns(t.Match), Pattern: t.Pattern, Class: t.Class})
+	}
 	for _, s := range c.Signatures {
 		cc.Signed = append(cc.Signed, catalog.SignedImages{Match: patterns(s.Match), SignatureRule: webhook.SignatureRule{
 			AnyOf: s.AnyOf, Threshold: s.Threshold, Repository: s.Repository, Platforms: s.Platforms,

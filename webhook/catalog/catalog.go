@@ -16,7 +16,8 @@ import (
 type Config struct {
 	Registries []Registry
 	Tags       []TagRule // first match wins; the last one usually matches everything
-	Path       string    // template of repository paths, such as "{company}/{department}/{software}"; "" for none
+	Classes    []TagClass
+	Path       string // template of repository paths, such as "{company}/{department}/{software}"; "" for none
 	Signed     []SignedImages
 	Attested   []AttestedImages
 	Golden     []Golden
@@ -36,6 +37,13 @@ type TagRule struct {
 	Match   []webhook.Pattern
 	Allow   []string
 	Pattern string // regular expression over the whole tag; "" for none
+}
+
+// TagClass gives tags of the images that it matches another class than their spelling has; the first match wins.
+type TagClass struct {
+	Match   []webhook.Pattern
+	Pattern string // regular expression over the whole tag; "" for all
+	Class   string
 }
 
 // SignedImages says who must have signed the images that it matches.
@@ -73,6 +81,7 @@ type Exemption struct {
 type Catalogue struct {
 	registries map[string][]webhook.Pattern
 	tags       []tagRule
+	classes    []tagClass
 	path       []string
 	signed     []SignedImages
 	attested   []AttestedImages
@@ -82,6 +91,11 @@ type Catalogue struct {
 	exemptions []Exemption
 	rewrites   []Rewrite
 	now        func() time.Time
+}
+
+type tagClass struct {
+	TagClass
+	pattern *regexp.Regexp
 }
 
 type tagRule struct {
@@ -109,6 +123,16 @@ func New(config Config) (*Catalogue, error) {
 			}
 		}
 		c.tags = append(c.tags, compiled)
+	}
+	for i, class := range config.Classes {
+		compiled := tagClass{TagClass: class}
+		if class.Pattern != "" {
+			var err error
+			if compiled.pattern, err = webhook.CompileWhole(class.Pattern); err != nil {
+				errs = append(errs, fmt.Errorf("tag class %d: %w", i, err))
+			}
+		}
+		c.classes = append(c.classes, compiled)
 	}
 	if config.Path != "" {
 		var err error
@@ -148,7 +172,7 @@ func (c *Catalogue) Catalogue(request *webhook.Request, image *webhook.Image) {
 	name := ref.Name()
 	entry := &image.Entry
 	entry.Registry = c.registry(ref)
-	tag := ClassifyTag(ref.Tag, ref.Digest != "")
+	tag := c.classify(ref)
 	entry.TagClass, entry.Version = tag.Class, tag.Version
 	entry.Path = matchPath(c.path, ref.Repository)
 	entry.Tags = c.tagRule(name, ref.Tag, tag.Class)
@@ -191,6 +215,21 @@ func (c *Catalogue) basesFor(image *webhook.Image) []webhook.Base {
 		bases = append(bases, base)
 	}
 	return bases
+}
+
+// classify gives a tag the class that the configuration says, else that of its spelling.
+func (c *Catalogue) classify(ref webhook.Reference) Tag {
+	tag := ClassifyTag(ref.Tag, ref.Digest != "")
+	if ref.Tag == "" {
+		return tag
+	}
+	for _, class := range c.classes {
+		if matchAny(class.Match, ref.Name()) && (class.pattern == nil || class.pattern.MatchString(ref.Tag)) {
+			tag.Class = class.Class
+			break
+		}
+	}
+	return tag
 }
 
 func (c *Catalogue) registry(ref webhook.Reference) webhook.RegistryMatch {

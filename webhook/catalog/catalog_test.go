@@ -97,6 +97,23 @@ func TestTagRules(t *testing.T) {
 	}
 }
 
+// TestTagClasses: a class of one's own replaces that of the spelling, for the tags that it is for.
+func TestTagClasses(t *testing.T) {
+	c := newCatalogue(t, Config{Classes: []TagClass{
+		{Match: patterns(t, "r.io/golden/*"), Pattern: "noble-[0-9]+", Class: "exact"},
+		{Match: patterns(t, "r.io/golden/*"), Pattern: "noble.*", Class: "rolling"},
+		{Match: patterns(t, "r.io/all/**"), Class: "branch"},
+	}})
+	for image, want := range map[string]string{
+		"r.io/golden/a:noble-7": "exact", "r.io/golden/a:noble-7x": "rolling", "r.io/golden/a:v1.2.3": "exact", "r.io/golden/a:latest": "rolling",
+		"r.io/other/a:noble-7": ClassifyTag("noble-7", false).Class, "r.io/all/a:v1.2.3": "branch", "r.io/all/a": "untagged",
+	} {
+		if got := entry(t, c, "team", image).TagClass; got != want {
+			t.Errorf("%s is %s, want %s", image, got, want)
+		}
+	}
+}
+
 func TestPath(t *testing.T) {
 	c := newCatalogue(t, Config{Path: "{company}/{department}/{software}"})
 	got := entry(t, c, "team", "registry.corp:5000/acme/payments/api:1").Path

@@ -54,7 +54,7 @@ func (c *Catalogue) lintTag(golden *Golden, doubt func(*Golden, string, ...any))
 	if err != nil {
 		return // a mistake, which is reported elsewhere
 	}
-	class := ClassifyTag(ref.Tag, false).Class
+	class := c.classify(ref).Class
 	rule := c.tagRule(ref.Name(), ref.Tag, class)
 	switch {
 	case rule == nil:

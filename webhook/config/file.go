@@ -69,7 +69,15 @@ type Rewrite struct {
 type Tags struct {
 	Allow        []string         `yaml:"allow"`
 	Repositories []RepositoryTags `yaml:"repositories"`
+	Classes      []TagClass       `yaml:"classes"`
 	Path         string           `yaml:"path"`
+}
+
+// TagClass gives tags of the images that it matches a class of one's own; the first match wins.
+type TagClass struct {
+	Match   []string `yaml:"match"`
+	Pattern string   `yaml:"pattern"` // of the whole tag; all when empty
+	Class   string   `yaml:"class"`
 }
 
 // RepositoryTags is the rule of the images that it matches; the first match wins.

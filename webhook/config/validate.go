@@ -172,6 +172,7 @@ func (v *validator) tags(t *Tags) {
 		v.bad("tags.allow", "is missing: say which classes of tags are allowed, for instance [digest, exact, dated]")
 	}
 	v.classes("tags.allow", t.Allow)
+	v.ownClasses(t.Classes)
 	for i, r := range t.Repositories {
 		path := fmt.Sprintf("tags.repositories[%d]", i)
 		v.images(path+".match", r.Match)
@@ -180,6 +181,18 @@ func (v *validator) tags(t *Tags) {
 		}
 		v.classes(path+".allow", r.Allow)
 		v.pattern(path+".pattern", r.Pattern)
+	}
+}
+
+// ownClasses checks classes of one's own. Digest and untagged are no classes of a tag.
+func (v *validator) ownClasses(classes []TagClass) {
+	for i, c := range classes {
+		path := fmt.Sprintf("tags.classes[%d]", i)
+		v.images(path+".match", c.Match)
+		v.pattern(path+".pattern", c.Pattern)
+		if !slices.Contains(tagClasses(), c.Class) || c.Class == "digest" || c.Class == "untagged" {
+			v.bad(path+".class", "want the class of a tag, not %q; the classes are %s", c.Class, join(tagClasses()))
+		}
 	}
 }
 
