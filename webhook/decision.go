@@ -21,17 +21,18 @@ const (
 
 // A Decision answers a request.
 type Decision struct {
-	ID       string
-	Name     string // of the object, or what the API server will make one of
-	Outcome  Outcome
-	Code     int       // HTTP status for a refusal, else 0
-	Message  string    // for the developer, at most 800 bytes; "" when allowed
-	Patch    []byte    // JSON Patch (RFC 6902), nil for none
-	Warnings []string  // at most 256 characters each
-	Findings []Finding // all, in every mode, sorted
-	Images   []*Image  // those that were judged
-	Exempted []string  // exemptions that were used, sorted
-	Err      error     // the cause of Failed, for the log
+	ID        string
+	Name      string // of the object, or what the API server will make one of
+	Outcome   Outcome
+	Code      int       // HTTP status for a refusal, else 0
+	Message   string    // for the developer, at most 800 bytes; "" when allowed
+	Patch     []byte    // JSON Patch (RFC 6902), nil for none
+	Warnings  []string  // at most 256 characters each
+	Findings  []Finding // all, in every mode, sorted
+	Images    []*Image  // those that were judged
+	Workspace Workspace // that the object belongs to, as far as it was recognised
+	Exempted  []string  // exemptions that were used, sorted
+	Err       error     // the cause of Failed, for the log
 }
 
 // Allow says whether the object may be stored.
@@ -76,6 +77,7 @@ func (v *review) failed(err error) Decision {
 func (v *review) decide(early, late []Finding) Decision {
 	d := v.allow()
 	d.Findings, d.Images = sortFindings(v.reconcile(early, late), v.changed), v.changed
+	d.Workspace = v.workspace
 	d.Exempted = v.exemptions()
 	d.Warnings = v.exemptionWarnings(d.Exempted)
 	for _, f := range inMode(d.Findings, Warn) {

@@ -19,6 +19,7 @@ type serveFlags struct {
 	metricsListen string
 	cert, key     string
 	shutdownDelay time.Duration
+	record        string
 	logLevel      slog.Level
 }
 
@@ -51,6 +52,7 @@ pullSecrets.`,
 	flags.StringVar(&f.cert, "tls-cert", "", "`file` with the serving certificate, PEM")
 	flags.StringVar(&f.key, "tls-key", "", "`file` with its private key, PEM")
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 15*time.Second, "how long to go on accepting connections after SIGTERM")
+	flags.StringVar(&f.record, "record", "", "`directory` for a recording of what is decided, for hallmark replay; without env values")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	for _, name := range []string{"config", "tls-cert", "tls-key"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
@@ -76,8 +78,17 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	if err := l.load(ctx); err != nil {
 		return err
 	}
+	current := l.current
+	if f.record != "" {
+		r, err := newRecorder(f.record, log)
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		current = l.recorded(r)
+	}
 	s, err := server.New(server.Config{
-		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: l.current,
+		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: current,
 		Deadline:      time.Duration(l.generation.Load().config.Limits.Deadline),
 		ShutdownDelay: f.shutdownDelay, Log: log, Metrics: metrics,
 	})

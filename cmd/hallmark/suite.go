@@ -136,7 +136,7 @@ func (s *suite) reviewer(ctx context.Context, dir string, own policy.Source) (*w
 	if err != nil {
 		return nil, err
 	}
-	recorded, err := newRecording(s.Images)
+	recorded, err := newAnswers(s.Images)
 	if err != nil {
 		return nil, err
 	}
@@ -282,14 +282,14 @@ type signedBy struct {
 	At       time.Time `yaml:"at"`
 }
 
-// A recording answers for registry and signatures.
-type recording struct {
+// Answers stand for registry and signatures.
+type answers struct {
 	byName   map[string]*recordedImage // by reference, by tag and by digest
 	attested map[*recordedImage][]webhook.Attestation
 }
 
-func newRecording(images map[string]recordedImage) (*recording, error) {
-	r := &recording{byName: map[string]*recordedImage{}, attested: map[*recordedImage][]webhook.Attestation{}}
+func newAnswers(images map[string]recordedImage) (*answers, error) {
+	r := &answers{byName: map[string]*recordedImage{}, attested: map[*recordedImage][]webhook.Attestation{}}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(images)) {
 		image := images[name]
@@ -315,7 +315,7 @@ func newRecording(images map[string]recordedImage) (*recording, error) {
 	return r, errors.Join(errs...)
 }
 
-func (r *recording) find(ref webhook.Reference) (*recordedImage, error) {
+func (r *answers) find(ref webhook.Reference) (*recordedImage, error) {
 	if ref.Digest != "" {
 		ref.Tag = ""
 	}
@@ -330,7 +330,7 @@ func (r *recording) find(ref webhook.Reference) (*recordedImage, error) {
 }
 
 // ReadImage implements webhook.ImageReader.
-func (r *recording) ReadImage(_ context.Context, ref webhook.Reference, _ webhook.Depth) (*webhook.Content, error) {
+func (r *answers) ReadImage(_ context.Context, ref webhook.Reference, _ webhook.Depth) (*webhook.Content, error) {
 	image, err := r.find(ref)
 	if err != nil {
 		return nil, err
@@ -343,7 +343,7 @@ func (r *recording) ReadImage(_ context.Context, ref webhook.Reference, _ webhoo
 }
 
 // Verify implements webhook.Verifier.
-func (r *recording) Verify(_ context.Context, ref webhook.Reference, _ []webhook.SignatureRule) (webhook.Signatures, error) {
+func (r *answers) Verify(_ context.Context, ref webhook.Reference, _ []webhook.SignatureRule) (webhook.Signatures, error) {
 	image, err := r.find(ref)
 	if err != nil {
 		return webhook.Signatures{}, err
@@ -360,7 +360,7 @@ func (r *recording) Verify(_ context.Context, ref webhook.Reference, _ []webhook
 }
 
 // Attest implements webhook.Attester.
-func (r *recording) Attest(_ context.Context, ref webhook.Reference, rules []webhook.AttestationRule) (webhook.Attestations, error) {
+func (r *answers) Attest(_ context.Context, ref webhook.Reference, rules []webhook.AttestationRule) (webhook.Attestations, error) {
 	image, err := r.find(ref)
 	if err != nil {
 		return webhook.Attestations{}, err
