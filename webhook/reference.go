@@ -119,6 +119,9 @@ func splitReference(s string) (name, tag, digest string, err error) {
 	if isHex(s) && len(s) == 64 {
 		return "", "", "", invalidReference("64 hexadecimal digits are an image ID, not a name")
 	}
+	if scheme, _, found := strings.Cut(s, "://"); found {
+		return "", "", "", invalidReference("a reference has no scheme; leave out %s", Quote(scheme+"://"))
+	}
 	name, digest, digested := strings.Cut(s, "@")
 	if digested {
 		if err := checkDigest(digest); err != nil {

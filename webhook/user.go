@@ -13,6 +13,7 @@ type User struct {
 	Source     string // container, pod, image, builder, catalogue
 	Platform   string // the platform whose image says so, when there are several
 	Root       bool   // it is root, or an administrator on Windows
+	Windows    bool   // it is an account on Windows
 	Verifiable bool   // it is a number, so nothing in the image can turn it into root
 }
 
@@ -117,7 +118,7 @@ func userNamed(config, source string) User {
 // windowsUser: on Windows there is no uid. ContainerUser is the account without rights that every base image has;
 // others are as good as the image says, so they are not verifiable (kubelet, security_context_windows.go).
 func windowsUser(name, source string) User {
-	u := User{Known: true, Applies: true, Effective: name, Source: source}
+	u := User{Known: true, Applies: true, Effective: name, Source: source, Windows: true}
 	account := name
 	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
 		account = name[i+1:]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -27,13 +28,19 @@ func TestDemoText(t *testing.T) {
 	} {
 		text = regexp.MustCompile(changing.pattern).ReplaceAll(text, []byte(changing.same))
 	}
-	const golden = "testdata/demo.golden"
+	checkGolden(t, "demo.golden", text)
+}
+
+// checkGolden compares with a file of testdata, or with -update writes it.
+func checkGolden(t *testing.T, name string, text []byte) {
+	t.Helper()
+	name = filepath.Join("testdata", name)
 	if *update {
-		if err := os.WriteFile(golden, text, 0o600); err != nil {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(golden)
+	want, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}

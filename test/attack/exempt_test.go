@@ -80,6 +80,10 @@ func TestBreakGlass(t *testing.T) {
 	}
 	denied("registry: docker.io is not an internal registry").check(t, send("developers"))
 	denied("registry").check(t, send("hallmark:break-glass-not", "HALLMARK:BREAK-GLASS"))
+	marked := w.pod(image("docker.io/evil/image:latest"))
+	marks := object{"hallmark.dev/break-glass": "true", "break-glass": "incident 4711"}
+	marked["metadata"] = object{"name": "ws", "namespace": "team", "annotations": marks, "labels": marks}
+	denied("registry").check(t, w.admit(t, marked))
 	got := send("developers", "hallmark:break-glass")
 	allowed().check(t, got)
 	if !strings.Contains(strings.Join(got.Warnings, "\n"), "admitted by break-glass") {

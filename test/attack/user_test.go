@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/hallmark-admission/hallmark/webhook/registrytest"
@@ -80,4 +81,26 @@ func decimal(digest string) string {
 		n += string('0' + c%10)
 	}
 	return "1" + n
+}
+
+// TestUserWithoutRegistry: what the pod says is enough for the user, and what could not be looked at is never called root
+// (USR-018).
+func TestUserWithoutRegistry(t *testing.T) {
+	w := newWorld(t, registrytest.Config{}, nil)
+	must(t, w.Registry.Close())
+	for title, set := range map[string]func(object){
+		"the pod says it":   with("securityContext", object{"runAsUser": 1000}),
+		"the image says it": func(object) {},
+	} {
+		t.Run(title, func(t *testing.T) {
+			got := w.admit(t, w.pod(image(w.Pinned("golden/old:v1.0.0")), set))
+			want{code: 503, says: []string{"could not be checked", "try again"}}.check(t, got)
+			if strings.Contains(got.Message, "as root") || strings.Contains(got.Message, "not signed") {
+				t.Errorf("it says more than is known:\n%s", got.Message)
+			}
+			if knows := !strings.Contains(got.Message, "user:"); knows != (title == "the pod says it") {
+				t.Errorf("of the user it says\n%s", got.Message)
+			}
+		})
+	}
 }

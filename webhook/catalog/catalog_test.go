@@ -160,6 +160,7 @@ func TestSuggest(t *testing.T) {
 		"docker.io/codercom/enterprise-base:1":  at + "base:v3.2.1", // a word of the name
 		"docker.io/codercom/base":               at + "base:v3.2.1", // the name
 		"docker.io/library/bases":               at + "base:v3.2.1", // nearly the name
+		"docker.io/library/bsae":                at + "base:v3.2.1", // two letters swapped
 		"ghcr.io/acme/univrsal":                 at + "universal:v9",
 		"registry.corp:5000/golden/old":         at + "base:v3.2.1", // the successor of the successor
 		"registry.corp:5000/golden/gone":        "",

@@ -78,21 +78,25 @@ func distance(a, b string) int {
 
 func isSeparator(r rune) bool { return r == '-' || r == '_' || r == '.' }
 
-// editDistance counts the bytes to insert, delete or replace (Levenshtein); names are ASCII.
+// editDistance counts the bytes to insert, delete, replace or swap with their neighbour (optimal string alignment); names
+// are ASCII.
 func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
+		before, last, row = last, row, before
 		row[0] = i
 		for j := 1; j <= len(b); j++ {
-			cost := diagonal
+			cost := last[j-1]
 			if a[i-1] != b[j-1] {
-				cost = 1 + min(diagonal, row[j], row[j-1])
+				cost = 1 + min(last[j-1], last[j], row[j-1])
 			}
-			diagonal, row[j] = row[j], cost
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cost = min(cost, 1+before[j-2])
+			}
+			row[j] = cost
 		}
 	}
 	return row[len(b)]

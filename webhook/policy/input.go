@@ -267,6 +267,7 @@ func userTerm(user webhook.User) *ast.Term {
 	f.optional("platform", user.Platform)
 	f.bool("root", user.Root)
 	f.bool("verifiable", user.Verifiable)
+	f.bool("windows", user.Windows)
 	return f.object()
 }
 

@@ -46,8 +46,12 @@ _platform(image) := sprintf(" for %s", [image.user.platform]) if image.user.plat
 
 _platform(image) := "" if not image.user.platform
 
-_fix(image) := sprintf("set securityContext.runAsUser: %d", [image.golden.uid]) if image.golden.uid > 0
+_fix(image) := "set securityContext.windowsOptions.runAsUserName: ContainerUser" if image.user.windows
 
-_fix(image) := "set securityContext.runAsUser to the image's numeric user, not 0" if not image.golden.uid
+_fix(image) := _uid(image) if not image.user.windows
 
-_fix(image) := "ask for an exemption: the catalogue says that this image runs as root" if image.golden.uid == 0
+_uid(image) := sprintf("set securityContext.runAsUser: %d", [image.golden.uid]) if image.golden.uid > 0
+
+_uid(image) := "set securityContext.runAsUser to the image's numeric user, not 0" if not image.golden.uid
+
+_uid(image) := "ask for an exemption: the catalogue says that this image runs as root" if image.golden.uid == 0

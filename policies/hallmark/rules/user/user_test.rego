@@ -44,3 +44,9 @@ test_fix_for_an_image_that_is_root_by_design if {
 	some finding in user.deny with input.images as [object.union(_image(_root), {"golden": {"uid": 0}})]
 	finding.fix == "ask for an exemption: the catalogue says that this image runs as root"
 }
+
+test_fix_on_windows_is_an_account if {
+	who := {"effective": "ContainerAdministrator", "source": "container", "root": true, "verifiable": false, "windows": true}
+	some finding in user.deny with input.images as [object.union(_image(who), {"golden": {"uid": 1000}})]
+	finding.fix == "set securityContext.windowsOptions.runAsUserName: ContainerUser"
+}
