@@ -78,6 +78,11 @@ func runCheck(ctx context.Context, io streams, f checkFlags, paths []string) err
 	if err != nil {
 		return err
 	}
+	if !f.offline {
+		if err := addBundles(ctx, c, policies); err != nil {
+			return err
+		}
+	}
 	checker, err := newChecker(ctx, c, policies, f.offline)
 	if err != nil {
 		return err
@@ -248,6 +253,9 @@ func (c *checker) files(ctx context.Context, io streams, namespace string, files
 		return a.Line - b.Line
 	})
 	report.unchecked = uncheckedWords(report.results)
+	if n := len(c.config.Policies.Bundles); n > 0 && c.left != nil {
+		report.unchecked = append(report.unchecked, "the rules of "+plural(n, "policy bundle"))
+	}
 	return report, err
 }
 

@@ -30,7 +30,8 @@ func newImagePull(io streams) *cobra.Command {
 		Short: "Fill a cache directory, for a webhook without a registry",
 		Long: `Pull reads and verifies images as an admission would, and keeps what it read in a directory: manifests, configs and
 signatures, but no layers. With that directory as cache.dir a webhook admits these images without a registry, for
-cache.staleIfError from now on. Without IMAGE it pulls the golden images of the configuration by their default tags.`,
+cache.staleIfError from now on. Without IMAGE it pulls the golden images of the configuration by their default tags.
+The policy bundles of the configuration are read as well, and kept there if they are signed.`,
 		Example: "  hallmark image pull --config hallmark.yaml --dir cache registry.corp.example:5000/golden/base:v3.2.1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return pullImages(cmd.Context(), io, pullFlags{configFile, dir, args})
@@ -76,6 +77,9 @@ func pullImages(ctx context.Context, io streams, f pullFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := readBundles(ctx, c, outside{now: time.Now}, source); err != nil {
+		return err
+	}
 	g, err := newGeneration(ctx, c, source, outside{now: time.Now, store: store})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,8 +17,8 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook/server"
 )
 
-// A loader keeps the generation in force: it makes a new one when files change, and keeps the old when the new one is
-// bad.
+// A loader keeps the generation in force: it makes a new one when files or bundles change, and keeps the old when the
+// new one is bad.
 type loader struct {
 	configFile string
 	policyDirs []string
@@ -25,49 +26,85 @@ type loader struct {
 	metrics    *server.Metrics
 	log        *slog.Logger
 	generation atomic.Pointer[generation]
-	warming    func() // ends the reading of golden images
+	arrived    chan struct{} // has an element when a bundle has changed
 
+	mutex       sync.Mutex // for what follows
+	wanted      *inputs    // as the files are now; nil while they could not be read
+	inForce     *inputs    // that the generation was made of; nil while there is none
+	following   map[string]*following
 	fingerprint string // of everything that made the generation
+	told        string // the last trouble with bundles that was logged
+	warming     func() // ends the reading of golden images
+}
+
+// newLoader makes one that has loaded nothing.
+func newLoader(configFile string, policyDirs []string, out outside, metrics *server.Metrics) *loader {
+	return &loader{
+		configFile: configFile, policyDirs: policyDirs, outside: out, metrics: metrics, log: out.log,
+		arrived: make(chan struct{}, 1), following: map[string]*following{},
+	}
+}
+
+// inputs are everything that a generation is made of.
+type inputs struct {
+	config   *config.Config
+	problems []config.Problem
+	rules    policy.Source // shipped ones and those of directories
+	bundles  []*following
 }
 
 // load makes a generation from the files as they are now, and gives it the evidence of the ones before. Warnings go to
-// the log.
+// the log. An error that is unfinished says that it may become one without another change of files.
 func (l *loader) load(ctx context.Context) error {
-	source, err := shippedPolicies(l.policyDirs)
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	defer l.unfollow()
+	in, err := l.read(ctx)
 	if err != nil {
 		return err
+	}
+	l.wanted = in
+	return l.renew(ctx)
+}
+
+// read reads the files, and begins to follow the bundles that the configuration names.
+func (l *loader) read(ctx context.Context) (*inputs, error) {
+	source, err := shippedPolicies(l.policyDirs)
+	if err != nil {
+		return nil, err
 	}
 	text, err := os.ReadFile(l.configFile)
 	if err != nil {
-		return fmt.Errorf("read configuration: %w", err)
+		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	c, problems, err := config.Load(text, l.outside.now())
 	if err != nil {
-		return fmt.Errorf("%s:\n%w", l.configFile, err)
+		return nil, fmt.Errorf("%s:\n%w", l.configFile, err)
 	}
-	fingerprint, err := fingerprint(source, c)
-	if err != nil || fingerprint == l.fingerprint {
-		return err
-	}
+	bundles, err := l.follow(ctx, c)
+	return &inputs{c, problems, source, bundles}, err
+}
+
+// replace puts a generation in force that is made of a source, whose fingerprint is given.
+func (l *loader) replace(ctx context.Context, in *inputs, source policy.Source) error {
 	if l.outside.store == nil {
-		store, err := openStore(c)
+		store, err := openStore(in.config)
 		if err != nil {
 			return err
 		}
 		l.outside.store = store
 		l.metrics.CacheBytes(store.Bytes)
 	}
-	next, err := newGeneration(ctx, c, source, l.outside)
+	next, err := newGeneration(ctx, in.config, source, l.outside)
 	if err != nil {
 		return err
 	}
-	for _, p := range problems {
+	for _, p := range in.problems {
 		l.log.Warn("configuration", "file", l.configFile, "problem", p.String())
 	}
-	l.fingerprint = fingerprint
 	l.outside.trust = next.trust
 	l.metrics.Policy(next.reviewer.Revision)
-	l.metrics.Exemptions(exemptionEnds(c))
+	l.metrics.Exemptions(exemptionEnds(in.config))
 	if old := l.generation.Swap(next); old != nil {
 		old.close()
 	}
@@ -115,22 +152,49 @@ func (l *loader) stopWarming() {
 	}
 }
 
-// watch loads again when files change, until ctx ends.
+// watch loads again when files change, and renews the generation when bundles do, until ctx ends.
 func (l *loader) watch(ctx context.Context) error {
-	dirs := func() []string {
-		dirs := append([]string{filepath.Dir(l.configFile)}, l.policyDirs...)
-		for _, file := range l.generation.Load().config.Files() {
-			dirs = append(dirs, filepath.Dir(file))
+	ctx, stop := context.WithCancel(ctx)
+	var bundles sync.WaitGroup
+	bundles.Go(func() {
+		for {
+			select {
+			case <-l.arrived:
+				l.renewBundles(ctx)
+			case <-ctx.Done():
+				return
+			}
 		}
-		return dirs
-	}
-	return config.Watch(ctx, dirs, func() {
+	})
+	defer bundles.Wait()
+	defer stop()
+	return config.Watch(ctx, l.dirs, func() {
 		err := l.load(ctx)
+		if unfinished(err) {
+			l.tell(err)
+			return
+		}
 		l.metrics.Reloaded("config", err)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			l.log.Error("configuration or policies could not be reloaded; the old ones stay in force", "error", err)
 		}
 	})
+}
+
+// dirs are those of the files that matter.
+func (l *loader) dirs() []string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	dirs := append([]string{filepath.Dir(l.configFile)}, l.policyDirs...)
+	for _, in := range []*inputs{l.wanted, l.inForce} {
+		if in == nil {
+			continue
+		}
+		for _, file := range in.config.Files() {
+			dirs = append(dirs, filepath.Dir(file))
+		}
+	}
+	return dirs
 }
 
 // current is the reviewer in force, nil while there is none.
@@ -143,9 +207,18 @@ func (l *loader) current() server.Reviewer {
 
 // close ends what the generation in force has open, and waits for the work behind requests.
 func (l *loader) close() error {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.wanted, l.inForce = nil, nil
+	l.unfollow()
 	l.stopWarming()
-	err := l.outside.store.Close()
-	l.generation.Load().close()
+	var err error
+	if l.outside.store != nil {
+		err = l.outside.store.Close()
+	}
+	if g := l.generation.Load(); g != nil {
+		g.close()
+	}
 	return err
 }
 

@@ -108,6 +108,9 @@ func replay(ctx context.Context, path string, f replayFlags) (*replayed, error) 
 	if err != nil {
 		return nil, err
 	}
+	if err := addBundles(ctx, c, source); err != nil {
+		return nil, err
+	}
 	var now time.Time // that of the record that is being judged
 	rc, err := reviewing(ctx, c, source, func() time.Time { return now })
 	if err != nil {

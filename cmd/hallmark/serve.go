@@ -68,32 +68,32 @@ const largeAnswers = 8
 // serve runs the webhook until ctx ends.
 func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	metrics := server.NewMetrics()
-	l := &loader{
-		configFile: f.config, policyDirs: f.policies, metrics: metrics, log: log,
-		outside: outside{
-			now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, log: log,
-			budget: registry.NewBudget(largeAnswers),
-		},
-	}
-	if err := l.load(ctx); err != nil {
-		return err
+	l := newLoader(f.config, f.policies, outside{
+		now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, log: log,
+		budget: registry.NewBudget(largeAnswers),
+	}, metrics)
+	// Without its policies the webhook serves, is not ready, and answers that it has none.
+	if err := l.load(ctx); unfinished(err) {
+		l.tell(err)
+	} else if err != nil {
+		return errors.Join(err, l.close())
 	}
 	current := l.current
 	if f.record != "" {
 		r, err := newRecorder(f.record, log)
 		if err != nil {
-			return err
+			return errors.Join(err, l.close())
 		}
 		defer r.close()
 		current = l.recorded(r)
 	}
 	s, err := server.New(server.Config{
 		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: current,
-		Deadline:      time.Duration(l.generation.Load().config.Limits.Deadline),
+		Deadline:      time.Duration(l.wanted.config.Limits.Deadline),
 		ShutdownDelay: f.shutdownDelay, Log: log, Metrics: metrics,
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, l.close())
 	}
 	metricsAddress := ""
 	if a := s.MetricsAddr(); a != nil {

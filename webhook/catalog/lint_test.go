@@ -69,7 +69,7 @@ func TestLint(t *testing.T) {
 				Registries: []Registry{{Host: "r.io"}}, Golden: c.golden,
 				Tags: []TagRule{{Match: patterns(t, "r.io/strict/*"), Allow: []string{"exact"}, Pattern: "v.*"}, {Allow: []string{"exact"}}},
 			}).Lint()
-			if !slices.EqualFunc(got, c.want, func(got, want string) bool { return strings.Contains(got, want) }) {
+			if !slices.EqualFunc(got, c.want, strings.Contains) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})

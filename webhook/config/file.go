@@ -36,6 +36,7 @@ type File struct {
 	User         User                    `yaml:"user"`
 	Exemptions   []Exemption             `yaml:"exemptions"`
 	BreakGlass   BreakGlass              `yaml:"breakGlass"`
+	Policies     Policies                `yaml:"policies"`
 	PullSecrets  PullSecrets             `yaml:"pullSecrets"`
 	Message      Message                 `yaml:"message"`
 	Cache        Cache                   `yaml:"cache"`
@@ -189,6 +190,29 @@ type BreakGlass struct {
 type PullSecrets struct {
 	Enabled  bool     `yaml:"enabled"`
 	CacheTTL Duration `yaml:"cacheTTL"` // how long what the Kubernetes API answered is used again
+}
+
+// Policies says where rules are read from, besides those that are shipped and those in directories.
+type Policies struct {
+	Bundles []Bundle `yaml:"bundles"`
+}
+
+// Bundle is an OPA bundle that is read behind requests.
+type Bundle struct {
+	URL          string              `yaml:"url"`
+	OCI          string              `yaml:"oci"`         // reference on a configured registry
+	CA           string              `yaml:"ca"`          // of url: file with PEM certificates; the system's when empty
+	Credentials  string              `yaml:"credentials"` // of url: file with a bearer token
+	Every        Duration            `yaml:"every"`
+	Verification *BundleVerification `yaml:"verification"`
+	Unsigned     bool                `yaml:"unsigned"` // instead of verification
+}
+
+// BundleVerification says who signs a bundle.
+type BundleVerification struct {
+	KeyFile string `yaml:"keyFile"` // PEM of a public key
+	KeyID   string `yaml:"keyID"`   // that a signature has to name; any when empty
+	Scope   string `yaml:"scope"`   // that a signature has to have
 }
 
 // Message says what rejections add.

@@ -157,6 +157,7 @@ func public(file *File, text []byte) (map[string]any, error) {
 			signers[name] = map[string]any{}
 		}
 	}
+	delete(data, "policies")
 	data["registryByHost"], data["goldenByRepository"] = byHost, byRepository
 	data["mode"] = string(file.Mode)
 	data["pin"] = map[string]any{"pods": string(file.Pin.Pods)}
@@ -209,6 +210,9 @@ func (c *Config) Files() []string {
 		}
 	}
 	files = append(files, c.TUF.Root)
+	for i := range c.Policies.Bundles {
+		files = append(files, c.Policies.Bundles[i].files()...)
+	}
 	return slices.DeleteFunc(files, func(file string) bool { return file == "" })
 }
 

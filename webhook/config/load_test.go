@@ -107,6 +107,22 @@ func TestMistakes(t *testing.T) {
 		"pull secrets for ever":         {head + "pullSecrets: {enabled: true, cacheTTL: 1h}\n", "pullSecrets.cacheTTL: want at most 5m0s"},
 		"pull secrets not remembered":   {head + "pullSecrets: {enabled: true, cacheTTL: 0s}\n", "want a duration"},
 		"pull secrets of a server":      {head + "pullSecrets: {enabled: true, server: x}\n", `unknown key "server"`},
+		"bundle of nothing":             {head + "policies: {bundles: [{unsigned: true}]}\n", "line 5: policies.bundles[0]: want exactly one of url and oci"},
+		"bundle from two places":        {head + "policies: {bundles: [{url: \"https://a/b\", oci: \"registry.corp:5000/a:v1\", unsigned: true}]}\n", "want exactly one of url and oci"},
+		"bundle in the clear":           {head + "policies: {bundles: [{url: \"http://a/b\", unsigned: true}]}\n", "policies.bundles[0].url: want a URL that begins with https://"},
+		"bundle by a file":              {head + "policies: {bundles: [{url: /etc/bundle.tar.gz, unsigned: true}]}\n", "want a URL such as https://"},
+		"bundle with a password":        {head + "policies: {bundles: [{url: \"https://a:b@c/d\", unsigned: true}]}\n", "without credentials, query and fragment"},
+		"bundle with a signed URL":      {head + "policies: {bundles: [{url: \"https://c/d?sig=e\", unsigned: true}]}\n", "without credentials, query and fragment"},
+		"bundle on another registry":    {head + "policies: {bundles: [{oci: \"r.io/a:v1\", unsigned: true}]}\n", "policies.bundles[0].oci: r.io is not in registries"},
+		"bundle without a tag":          {head + "policies: {bundles: [{oci: \"registry.corp:5000/a\", unsigned: true}]}\n", "want a tag or a digest"},
+		"bundle with another's login":   {head + "policies: {bundles: [{oci: \"registry.corp:5000/a:v1\", credentials: /t, unsigned: true}]}\n", "a registry has its own in registries"},
+		"bundle by nobody":              {head + "policies: {bundles: [{url: \"https://a/b\"}]}\n", "policies.bundles[0].verification: is missing"},
+		"bundle by a key and nobody":    {head + "policies: {bundles: [{url: \"https://a/b\", verification: {keyFile: /k}, unsigned: true}]}\n", "want one of verification and unsigned"},
+		"bundle by an empty key":        {head + "policies: {bundles: [{url: \"https://a/b\", verification: {scope: s}}]}\n", "verification.keyFile: is missing"},
+		"bundle by a key somewhere":     {head + "policies: {bundles: [{url: \"https://a/b\", verification: {keyFile: k}}]}\n", "want an absolute path"},
+		"bundle with a CA somewhere":    {head + "policies: {bundles: [{url: \"https://a/b\", ca: ca.pem, unsigned: true}]}\n", "policies.bundles[0].ca: want an absolute path"},
+		"bundle all the time":           {head + "policies: {bundles: [{url: \"https://a/b\", every: 10ms, unsigned: true}]}\n", "want at least 1s"},
+		"bundle twice":                  {head + "policies: {bundles: [{url: \"https://a/b\", unsigned: true}, {url: \"https://a/b\", unsigned: true}]}\n", "https://a/b stands there twice"},
 		"namespace":                     {head + "namespaces: [{match: [\"Team A\"], mode: warn}]\n", "namespaces[0].match[0]"},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -207,6 +223,36 @@ func TestPullSecretsAreOff(t *testing.T) {
 		if err != nil || c.PullSecrets != want {
 			t.Errorf("%q: %+v, %v", more, c, err)
 		}
+	}
+}
+
+// TestBundles: what the file leaves out, and what rules are not told.
+func TestBundles(t *testing.T) {
+	c, problems, err := Load([]byte(smallest+`policies:
+  bundles:
+    - {url: "https://policies.corp/a.tar.gz", ca: /ca, credentials: /token, verification: {keyFile: /key, keyID: k, scope: s}}
+    - {oci: "registry.corp:5000/policies/b:v1", every: 5m, unsigned: true}
+    - {url: "http://127.0.0.1:8080/c.tar.gz", verification: {keyFile: /other}}
+`), today)
+	if err != nil || len(problems) != 1 || !problems[0].Warning || !strings.Contains(problems[0].String(), "line 8: policies.bundles[1].unsigned") {
+		t.Fatalf("%v, problems %v", err, problems)
+	}
+	want := []Bundle{
+		{
+			URL: "https://policies.corp/a.tar.gz", CA: "/ca", Credentials: "/token", Every: Duration(time.Minute),
+			Verification: &BundleVerification{KeyFile: "/key", KeyID: "k", Scope: "s"},
+		},
+		{OCI: "registry.corp:5000/policies/b:v1", Every: Duration(5 * time.Minute), Unsigned: true},
+		{URL: "http://127.0.0.1:8080/c.tar.gz", Every: Duration(time.Minute), Verification: &BundleVerification{KeyFile: "/other"}},
+	}
+	if diff := cmp.Diff(want, c.Policies.Bundles); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"/ca", "/key", "/other"}, c.Files()); diff != "" {
+		t.Errorf("files -want +got:\n%s", diff)
+	}
+	if all := fmt.Sprint(c.Data); strings.Contains(all, "/token") || strings.Contains(all, "/key") {
+		t.Errorf("data: %s", all)
 	}
 }
 

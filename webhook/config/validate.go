@@ -89,6 +89,7 @@ func (v *validator) file(f *File) {
 	v.exemptions(f.Exemptions)
 	v.breakGlass(f.BreakGlass)
 	v.rewrites(f)
+	v.bundles(f)
 	v.rest(f)
 }
 
