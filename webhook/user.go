@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"math"
 	"strconv"
 	"strings"
 )
@@ -14,7 +15,7 @@ type User struct {
 	Platform   string // the platform whose image says so, when there are several
 	Root       bool   // it is root, or an administrator on Windows
 	Windows    bool   // it is an account on Windows
-	Verifiable bool   // it is a number, so nothing in the image can turn it into root
+	Verifiable bool   // it is a number in range, so nothing in the image can turn it into root
 }
 
 // userFromPod tells the user as far as the pod does: container before pod, as the kubelet does
@@ -46,7 +47,7 @@ func userFromPod(image *Image) User {
 		if from.uid != nil {
 			return User{
 				Known: true, Applies: true, Effective: strconv.FormatInt(*from.uid, 10), Source: from.source,
-				Root: *from.uid == 0, Verifiable: true,
+				Root: isRoot(*from.uid), Verifiable: inRange(*from.uid),
 			}
 		}
 	}
@@ -100,13 +101,21 @@ func (u User) badness() int {
 	return 0
 }
 
+// isRoot says whether a runtime may make 0 of a uid: containerd before 1.7.27 and 2.0.4 kept the lower 32 bits of USER
+// (CVE-2024-40635).
+func isRoot(uid int64) bool { return uint32(uid) == 0 } //nolint:gosec // as the runtime would
+
+// inRange says whether a uid is one that Kubernetes and all runtimes take for itself
+// (k8s.io/apimachinery/pkg/util/validation, IsValidUserID).
+func inRange(uid int64) bool { return uid >= 0 && uid <= math.MaxInt32 }
+
 // userNamed reads USER of an image config: "user", "user:group", "uid" or "uid:gid" (OCI image specification, config).
 // No user is root.
 func userNamed(config, source string) User {
 	name, _, _ := strings.Cut(config, ":")
 	u := User{Known: true, Applies: true, Effective: name, Source: source}
 	if uid, err := strconv.ParseInt(name, 10, 64); err == nil {
-		u.Effective, u.Root, u.Verifiable = strconv.FormatInt(uid, 10), uid == 0, uid >= 0
+		u.Effective, u.Root, u.Verifiable = strconv.FormatInt(uid, 10), isRoot(uid), inRange(uid)
 		return u
 	}
 	if name == "" || name == "root" {

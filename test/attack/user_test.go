@@ -54,7 +54,10 @@ func TestUserSpellings(t *testing.T) {
 		"0": denied("root"), "0:0": denied("root"), "00": denied("root"), "0000": denied("root"), "+0": denied("root"), "-0": denied("root"),
 		"0:1000": denied("root"), "root": denied("root"), "root:root": denied("root"), ":0": denied("root"), "": denied("root"),
 		"app": denied("a name"), "Root": denied("a name"), "0x0": denied("a name"), " 0": denied("a name"), "1e3": denied("a name"),
-		"-1": denied("a name"), "99999999999999999999": denied("a name"),
+		"-1": denied("a number out of range"), "99999999999999999999": denied("a number out of range"),
+		// 32 bits of these are 0 or another user (CVE-2024-40635).
+		"4294967296": denied("root"), "4294968296": denied("a number out of range"), "2147483648": denied("a number out of range"),
+		"2147483647": allowed(), "9223372036854775807": denied("a number out of range"),
 		"1000": allowed(), "1000:0": allowed(), "65532:65532": allowed(), "01000": allowed(),
 	} {
 		t.Run("user "+user, func(t *testing.T) {

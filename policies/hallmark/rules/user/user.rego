@@ -3,7 +3,7 @@
 # description: |
 #   The effective user is that of the container, else of the pod, else of the image's config. uid 0, root and no user at
 #   all are refused, and so is a user name: the image itself decides which uid a name stands for, so it cannot be
-#   verified. Of an image for several platforms the worst counts. Groups are not judged. A pod with hostUsers: false is
+#   verified. So is a number above 2147483647, of which some runtimes keep a part. Of an image for several platforms the worst counts. Groups are not judged. A pod with hostUsers: false is
 #   judged like any other.
 # custom:
 #   id: user
@@ -36,11 +36,15 @@ deny contains finding if {
 	image.user.verifiable == false
 	finding := {
 		"image": image.where,
-		"message": "runs as {user}, a name that could stand for root ({from}{platform})",
-		"args": {"user": image.user.effective, "from": _from[image.user.source], "platform": _platform(image)},
+		"message": "runs as {user}, {kind} that could stand for root ({from}{platform})",
+		"args": {"user": image.user.effective, "kind": _kind(image), "from": _from[image.user.source], "platform": _platform(image)},
 		"fix": _fix(image),
 	}
 }
+
+_kind(image) := "a number out of range" if regex.match(`^-?[0-9]+$`, image.user.effective)
+
+_kind(image) := "a name" if not regex.match(`^-?[0-9]+$`, image.user.effective)
 
 _platform(image) := sprintf(" for %s", [image.user.platform]) if image.user.platform
 

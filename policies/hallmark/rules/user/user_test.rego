@@ -29,10 +29,16 @@ test_root_is_denied if {
 test_named_user_is_denied_with_the_platform if {
 	user.deny == {{
 		"image": "containers[dev]",
-		"message": "runs as {user}, a name that could stand for root ({from}{platform})",
-		"args": {"user": "coder", "from": "USER of the image", "platform": " for linux/arm64"},
+		"message": "runs as {user}, {kind} that could stand for root ({from}{platform})",
+		"args": {"user": "coder", "kind": "a name", "from": "USER of the image", "platform": " for linux/arm64"},
 		"fix": "set securityContext.runAsUser to the image's numeric user, not 0",
 	}} with input.images as [_image(object.union(_named, {"platform": "linux/arm64"}))]
+}
+
+test_number_out_of_range_is_denied if {
+	who := {"effective": "4294968296", "source": "image", "root": false, "verifiable": false}
+	some finding in user.deny with input.images as [_image(who)]
+	finding.args.kind == "a number out of range"
 }
 
 test_fix_names_the_uid_of_the_catalogue if {
