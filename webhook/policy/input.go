@@ -11,16 +11,53 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook"
 )
 
+// knownTerms are of texts that stand in nearly every input: names of members, and values of which there are few. Each is
+// made once and used by all evaluations, which never change a term.
+var knownTerms = termsOf(
+	"CREATE", "CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "StatefulSet", "UPDATE", "active",
+	"allow", "anyOf", "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.index.v1+json",
+	"application/vnd.oci.image.manifest.v1+json", "attestations", "attestationsFound", "attestationsRejected",
+	"attested", "attestedBy", "branch", "builder", "catalogue", "changed", "class", "container", "created", "dated",
+	"decommissioned", "defaultTag", "denyDeprecated", "deprecated", "derivable", "derivedFrom", "derivedUnsigned",
+	"digest", "digests", "distro", "docker.io", "dryRun", "effective", "env_names", "ephemeral", "error", "exact",
+	"exemptions", "fact", "golden", "groups", "host", "identity", "image", "images", "init", "inner", "issuer", "kind",
+	"labels", "layers", "linux/amd64", "linux/arm64", "major", "match", "mediaType", "minor", "name", "named",
+	"namespace", "object", "old", "operation", "owner", "patch", "path", "pattern", "platform", "platforms", "pod",
+	"pointer", "predicate", "predicateType", "privileged", "product", "reason", "ref", "registry", "registryEntry",
+	"repository", "request", "role", "roleAllowed", "roles", "rolling", "root", "rules", "scope", "sha", "sidecar",
+	"signatures", "signaturesFound", "signaturesRejected", "signed", "signedAt", "signedBy", "signer", "source",
+	"status", "subresource", "successor", "tag", "tagClass", "tagDigest", "tagRule", "template", "threshold", "time",
+	"title", "uid", "unknown", "untagged", "user", "verifiable", "version", "volume", "where", "windows", "workspace",
+)
+
+func termsOf(words ...string) map[string]*ast.Term {
+	terms := make(map[string]*ast.Term, len(words))
+	for _, word := range words {
+		terms[word] = ast.StringTerm(word)
+	}
+	return terms
+}
+
+func stringTerm(text string) *ast.Term {
+	if term := knownTerms[text]; term != nil {
+		return term
+	}
+	return ast.InternedTerm(text)
+}
+
 // fields collects the members of an object of the input.
 type fields struct {
 	terms [][2]*ast.Term
 }
 
+// room makes fields for about n members.
+func room(n int) fields { return fields{make([][2]*ast.Term, 0, n)} }
+
 func (f *fields) term(name string, value *ast.Term) {
-	f.terms = append(f.terms, [2]*ast.Term{ast.InternedTerm(name), value})
+	f.terms = append(f.terms, [2]*ast.Term{stringTerm(name), value})
 }
 
-func (f *fields) string(name, value string) { f.term(name, ast.StringTerm(value)) }
+func (f *fields) string(name, value string) { f.term(name, stringTerm(value)) }
 
 // optional leaves out what is empty.
 func (f *fields) optional(name, value string) {
@@ -43,7 +80,7 @@ func (f *fields) int(name string, value int) { f.term(name, ast.InternedTerm(val
 func (f *fields) strings(name string, values []string) {
 	terms := make([]*ast.Term, len(values))
 	for i, v := range values {
-		terms[i] = ast.StringTerm(v)
+		terms[i] = stringTerm(v)
 	}
 	f.term(name, ast.ArrayTerm(terms...))
 }
@@ -51,7 +88,7 @@ func (f *fields) strings(name string, values []string) {
 func (f *fields) object() *ast.Term { return ast.ObjectTerm(f.terms...) }
 
 func mapTerm(m map[string]string) *ast.Term {
-	var f fields
+	f := room(len(m))
 	for k, v := range m {
 		f.terms = append(f.terms, [2]*ast.Term{ast.StringTerm(k), ast.StringTerm(v)})
 	}
@@ -66,9 +103,9 @@ type reads struct {
 
 // inputOf builds the document that rules see; policies/schema/input.json describes it.
 func inputOf(in *webhook.Input, some reads) (ast.Value, error) {
-	root := fields{terms: make([][2]*ast.Term, 0, 5)}
+	root := room(5)
 	root.term("request", requestTerm(in, some))
-	var workspace fields
+	workspace := room(4)
 	workspace.optional("product", in.Workspace.Product)
 	workspace.optional("owner", in.Workspace.Owner)
 	workspace.optional("name", in.Workspace.Name)
@@ -102,7 +139,7 @@ func inputOf(in *webhook.Input, some reads) (ast.Value, error) {
 
 func requestTerm(in *webhook.Input, some reads) *ast.Term {
 	r := in.Request
-	var user, request fields
+	user, request := room(2), room(9)
 	if some.time {
 		request.string("time", in.Time.UTC().Format(time.RFC3339))
 	}
@@ -120,7 +157,7 @@ func requestTerm(in *webhook.Input, some reads) *ast.Term {
 }
 
 func imageTerm(image *webhook.Image) (*ast.Term, error) {
-	f := fields{terms: make([][2]*ast.Term, 0, 24)}
+	f := room(32)
 	f.string("where", image.Where)
 	f.string("pointer", image.Pointer)
 	f.string("role", string(image.Role))
@@ -152,7 +189,7 @@ func imageTerm(image *webhook.Image) (*ast.Term, error) {
 func ruleTerms(f *fields, image *webhook.Image) {
 	signedBy := make([]*ast.Term, len(image.Entry.Signed))
 	for i, rule := range image.Entry.Signed {
-		var signed fields
+		signed := room(3)
 		signed.strings("anyOf", rule.AnyOf)
 		signed.int("threshold", rule.Threshold)
 		if image.Signatures != nil {
@@ -163,7 +200,7 @@ func ruleTerms(f *fields, image *webhook.Image) {
 	f.term("signedBy", ast.ArrayTerm(signedBy...))
 	attestedBy := make([]*ast.Term, len(image.Entry.Attested))
 	for i, rule := range image.Entry.Attested {
-		var attested fields
+		attested := room(3)
 		attested.string("predicateType", rule.PredicateType)
 		attested.strings("anyOf", rule.AnyOf)
 		if image.Attested != nil {
@@ -181,7 +218,7 @@ func entryTerms(f *fields, entry *webhook.CatalogueEntry) {
 	}
 	f.string("tagClass", entry.TagClass)
 	if len(entry.Version) > 0 {
-		var version fields
+		version := room(3)
 		for i, name := range [...]string{"major", "minor", "patch"} {
 			if i < len(entry.Version) {
 				version.int(name, entry.Version[i])
@@ -189,7 +226,7 @@ func entryTerms(f *fields, entry *webhook.CatalogueEntry) {
 		}
 		f.term("version", version.object())
 	}
-	var registry fields
+	registry := room(2)
 	registry.bool("host", entry.Registry.Host)
 	registry.bool("repository", entry.Registry.Repository)
 	f.term("registryEntry", registry.object())
@@ -198,7 +235,7 @@ func entryTerms(f *fields, entry *webhook.CatalogueEntry) {
 	f.bool("derivable", len(entry.Bases) > 0)
 	exemptions := make([]*ast.Term, len(entry.Exemptions))
 	for i, e := range entry.Exemptions {
-		var exemption fields
+		exemption := room(2)
 		exemption.string("name", e.Name)
 		exemption.strings("rules", e.Rules)
 		exemptions[i] = exemption.object()
@@ -210,7 +247,7 @@ func tagRuleTerm(rule *webhook.TagRule) *ast.Term {
 	if rule == nil {
 		return ast.InternedNullTerm
 	}
-	var f fields
+	f := room(5)
 	f.strings("allow", rule.Allow)
 	f.string("pattern", rule.Pattern)
 	f.bool("class", rule.Class)
@@ -223,7 +260,7 @@ func goldenTerm(golden *webhook.Golden) *ast.Term {
 	if golden == nil {
 		return ast.InternedNullTerm
 	}
-	var f fields
+	f := room(13)
 	f.string("name", golden.Name)
 	f.string("repository", golden.Repository)
 	f.optional("title", golden.Title)
@@ -249,7 +286,7 @@ func derivedTerm(derived *webhook.Derived) *ast.Term {
 	if derived.From == nil {
 		return ast.InternedNullTerm
 	}
-	var f fields
+	f := room(7)
 	f.string("name", derived.From.Name)
 	f.string("repository", derived.From.Repository)
 	f.string("digest", derived.Digest)
@@ -261,7 +298,7 @@ func derivedTerm(derived *webhook.Derived) *ast.Term {
 }
 
 func userTerm(user webhook.User) *ast.Term {
-	var f fields
+	f := room(6)
 	f.string("effective", user.Effective)
 	f.string("source", user.Source)
 	f.optional("platform", user.Platform)
@@ -280,7 +317,7 @@ func factTerms(f *fields, image *webhook.Image) error {
 	if s := image.Signatures; s != nil {
 		valid := make([]*ast.Term, len(s.Valid))
 		for i, signature := range s.Valid {
-			var v fields
+			v := room(5)
 			v.string("signer", signature.Signer)
 			v.string("digest", signature.Digest)
 			v.optional("identity", signature.Identity)
@@ -301,7 +338,7 @@ func factTerms(f *fields, image *webhook.Image) error {
 	}
 	unknown := make([]*ast.Term, len(image.Unknown))
 	for i, u := range image.Unknown {
-		var entry fields
+		entry := room(2)
 		entry.string("fact", u.Fact.String())
 		entry.string("reason", u.Reason)
 		unknown[i] = entry.object()
@@ -317,7 +354,7 @@ func attestationTerms(f *fields, attested *webhook.Attestations) error {
 	}
 	valid := make([]*ast.Term, len(attested.Valid))
 	for i, attestation := range attested.Valid {
-		var v fields
+		v := room(7)
 		v.string("predicateType", attestation.PredicateType)
 		v.string("signer", attestation.Signer)
 		v.string("digest", attestation.Digest)
@@ -348,7 +385,7 @@ func attestationTerms(f *fields, attested *webhook.Attestations) error {
 }
 
 func contentTerm(content *webhook.Content) *ast.Term {
-	var f fields
+	f := room(8)
 	f.string("digest", content.Digest)
 	f.string("mediaType", content.MediaType)
 	if len(content.Platforms) > 0 {
