@@ -101,12 +101,13 @@ func (u User) badness() int {
 	return 0
 }
 
-// isRoot says whether a runtime may make 0 of a uid: containerd before 1.7.27 and 2.0.4 kept the lower 32 bits of USER
-// (CVE-2024-40635).
+// isRoot says whether a runtime may make 0 of a uid: containerd before 1.6.38, 1.7.27 and 2.0.4 kept the lower 32 bits of
+// USER (CVE-2024-40635).
 func isRoot(uid int64) bool { return uint32(uid) == 0 } //nolint:gosec // as the runtime would
 
 // inRange says whether a uid is one that Kubernetes and all runtimes take for itself
-// (k8s.io/apimachinery/pkg/util/validation, IsValidUserID).
+// (k8s.io/apimachinery/pkg/util/validation, IsValidUserID). containerd before 2.0.9, 2.2.4 and 2.3.1 looked others up in the
+// image as names (CVE-2026-46680).
 func inRange(uid int64) bool { return uid >= 0 && uid <= math.MaxInt32 }
 
 // userNamed reads USER of an image config: "user", "user:group", "uid" or "uid:gid" (OCI image specification, config).

@@ -3,8 +3,9 @@
 # description: |
 #   The effective user is that of the container, else of the pod, else of the image's config. uid 0, root and no user at
 #   all are refused, and so is a user name: the image itself decides which uid a name stands for, so it cannot be
-#   verified. So is a number above 2147483647, of which some runtimes keep a part. Of an image for several platforms the worst counts. Groups are not judged. A pod with hostUsers: false is
-#   judged like any other.
+#   verified. So is a number above 2147483647, of which some runtimes keep a part, or which they take for a name. Of an
+#   image for several platforms the worst counts. Groups are not judged. A pod with hostUsers: false is judged like any
+#   other.
 # custom:
 #   id: user
 #   fix: Set securityContext.runAsUser to a number other than 0, or use an image whose USER is one.
