@@ -81,15 +81,18 @@ policy 3f9c2e1 · decision 7f3a9c04 · https://wiki.corp.example/workspace-image
 	}
 }
 
-// FuzzMessage: whatever rules find and whatever the pod says, the message keeps its limits.
+// FuzzMessage: whatever rules find and whatever the pod says, the message keeps its limits, and has no env value in it.
 func FuzzMessage(f *testing.F) {
 	f.Add("dev", "codercom/enterprise-base:ubuntu", "docker.io is not an internal registry", "use something", 3)
 	f.Add("d\u202eev\n", "\x1b[31m", strings.Repeat("ä", 500), "\u2028", 100)
+	const secret = "hunter2 is no image"
 	f.Fuzz(func(t *testing.T, name, image, reason, fix string, n int) {
 		n = min(max(n, 1), 200)
 		containers := make([]m, 0, n)
 		for range n {
-			containers = append(containers, m{"name": name, "image": image})
+			containers = append(containers, m{"name": name, "image": image, "env": []m{
+				{"name": "TOKEN", "value": secret}, {"name": "CODER_INNER_IMAGE", "value": image},
+			}})
 		}
 		r := reviewerWith(t, func(in *Input) []Finding {
 			var findings []Finding
@@ -102,6 +105,9 @@ func FuzzMessage(f *testing.F) {
 		first, _, _ := strings.Cut(d.Message, "\n")
 		if len(d.Message) > maxMessage || len(first) > maxLine || !utf8.ValidString(d.Message) {
 			t.Fatalf("%d bytes, first line %d, valid %t:\n%q", len(d.Message), len(first), utf8.ValidString(d.Message), d.Message)
+		}
+		if strings.Contains(d.Message, "hunter2") && !strings.Contains(name+image+reason+fix, "hunter2") {
+			t.Fatalf("it has the value of an env variable:\n%s", d.Message)
 		}
 		for _, line := range strings.Split(d.Message, "\n") {
 			if strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
