@@ -36,7 +36,7 @@ func NewClient(url string, authorities []byte) (*Client, error) {
 		return nil, errors.New("servertest: no certificate among the authorities")
 	}
 	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 64,
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 512,
 	}
 	return &Client{url: url, client: &http.Client{Transport: transport, Timeout: 30 * time.Second}}, nil
 }
