@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -31,8 +32,23 @@ type Engine struct {
 	early  rego.PreparedEvalQuery
 	late   rego.PreparedEvalQuery
 	phases [2][]*rule // in the order of the queries' columns
-	reads  reads      // what some rule reads that is not converted else
+	reads  reads      // what some rule in force reads
+	memory *memory
+
+	documents *sync.Pool // of *document: each grows to what inputs need
 }
+
+// reads is what is put into the input only when some rule in force reads it.
+type reads struct {
+	object    bool            // input.object and input.old
+	workspace bool            // input.workspace
+	image     bool            // what was read of an image: labels, layers
+	request   map[string]bool // members of input.request
+}
+
+// remembered says that the same input comes again: no other workspace has the same object, and no other second the
+// same time.
+func (r reads) remembered() bool { return !r.object && !r.request["time"] }
 
 // A rule is one package data.hallmark.rules.<name>.
 type rule struct {
@@ -51,7 +67,10 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{}
+	e := &Engine{
+		reads: reads{request: map[string]bool{}}, memory: newMemory(),
+		documents: &sync.Pool{New: func() any { return new(document) }},
+	}
 	if err := e.findRules(compiler, config); err != nil {
 		return nil, err
 	}
@@ -109,7 +128,6 @@ func (e *Engine) findRules(compiler *ast.Compiler, config Config) error {
 		r.sets = slices.Sorted(maps.Keys(sets))
 		m := mentionsOf(compiler, slices.Concat(sets["deny"], sets["warn"]))
 		r.Needs, r.Rule.Early = m.facts, r.Metadata.Early
-		e.reads.object, e.reads.time = e.reads.object || m.object, e.reads.time || m.time
 		if m.facts&webhook.FactAttestations != 0 {
 			r.Attested = slices.Compact(slices.Sorted(slices.Values(m.types)))
 		}
@@ -118,6 +136,7 @@ func (e *Engine) findRules(compiler *ast.Compiler, config Config) error {
 		if r.Rule.Off {
 			continue
 		}
+		e.reads.add(m)
 		if r.Needs == 0 || r.Rule.Early {
 			e.phases[webhook.EarlyPhase] = append(e.phases[webhook.EarlyPhase], r)
 		}
@@ -126,6 +145,12 @@ func (e *Engine) findRules(compiler *ast.Compiler, config Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (r *reads) add(m mentions) {
+	r.object, r.workspace = r.object || m.object, r.workspace || m.workspace
+	r.image = r.image || m.facts&webhook.FactImage != 0
+	maps.Copy(r.request, m.request)
 }
 
 // query gives the sets of all rules as one array each, so that a set that is undefined is told from an empty one and
@@ -158,37 +183,62 @@ func (e *Engine) Metadata() map[string]Metadata {
 	return all
 }
 
-// Judge evaluates the rules of a phase.
+// Judge evaluates the rules of a phase, or remembers what they said of the same input: rules are functions of their input
+// and of what an Engine never changes, without clock, chance or network (Capabilities).
 func (e *Engine) Judge(ctx context.Context, phase webhook.Phase, in *webhook.Input) ([]webhook.Finding, error) {
 	rules := e.phases[phase]
 	if len(rules) == 0 || len(in.Images) == 0 {
 		return nil, nil
 	}
-	input, err := inputOf(in, e.reads)
-	if err != nil {
+	d := e.documents.Get().(*document)
+	defer func() { d.reset(); e.documents.Put(d) }()
+	if err := d.input(in, e.reads); err != nil {
 		return nil, err
 	}
-	prepared := &e.early
+	if !e.reads.remembered() {
+		findings, _, err := e.evaluate(ctx, phase, d, in)
+		return findings, err
+	}
+	key := d.key(phase)
+	if findings, known := e.memory.recall(key, in.Images); known {
+		return findings, nil
+	}
+	findings, whole, err := e.evaluate(ctx, phase, d, in)
+	if err == nil && whole {
+		e.memory.keep(key, findings, in.Images)
+	}
+	return findings, err
+}
+
+// evaluate judges all rules of a phase in one query. When it fails, each is judged by itself, so that the others still say
+// what they find; the result is not the whole then.
+func (e *Engine) evaluate(ctx context.Context, phase webhook.Phase, d *document, in *webhook.Input) (
+	findings []webhook.Finding, whole bool, err error,
+) {
+	input, err := d.value()
+	if err != nil {
+		return nil, false, err
+	}
+	prepared, rules := &e.early, e.phases[phase]
 	if phase == webhook.LatePhase {
 		prepared = &e.late
 	}
-	findings, err := judge(ctx, prepared, rules, input, in)
+	findings, err = judge(ctx, prepared, rules, input, in)
 	if err == nil || ctx.Err() != nil {
-		return findings, cmp.Or(ctx.Err(), err)
+		return findings, err == nil, cmp.Or(ctx.Err(), err)
 	}
-	// Some rule failed. Each by itself, so that the others still say what they find.
 	findings = nil
 	for _, r := range rules {
 		found, err := judge(ctx, &r.alone, []*rule{r}, input, in)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		}
 		if err != nil {
 			found = []webhook.Finding{failure(r, errorText(err))}
 		}
 		findings = append(findings, found...)
 	}
-	return findings, nil
+	return findings, false, nil
 }
 
 func judge(ctx context.Context, query *rego.PreparedEvalQuery, rules []*rule, input ast.Value, in *webhook.Input) (

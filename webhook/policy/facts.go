@@ -8,12 +8,36 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook"
 )
 
-// mentions is what rules read of the input, as far as it has to be fetched or converted for them.
+// mentions is what rules read of the input, as far as it has to be fetched or converted for them, or differs from one
+// request to the next.
 type mentions struct {
-	facts  webhook.Fact
-	object bool     // input.object or input.old
-	time   bool     // input.request.time
-	types  []string // strings that may be predicate types of attestations
+	facts     webhook.Fact
+	object    bool            // input.object or input.old
+	workspace bool            // something of input.workspace
+	request   map[string]bool // members of input.request
+	types     []string        // strings that may be predicate types of attestations
+	params    map[param]bool  // of functions, those that are given an image somewhere
+	gives     map[string]bool // rules and functions whose value is an image, or has one in it
+}
+
+// param is an argument of a function, by its number.
+type param struct {
+	function string // data.hallmark.rules.x.f
+	number   int
+}
+
+// everything is what a rule may read that takes the input as a whole.
+func (m *mentions) everything() {
+	m.facts, m.object, m.workspace = webhook.AllFacts, true, true
+	m.wholeRequest()
+}
+
+func (m *mentions) wholeRequest() {
+	for _, name := range []string{
+		"uid", "operation", "namespace", "name", "kind", "subresource", "dryRun", "user", "time",
+	} {
+		m.request[name] = true
+	}
 }
 
 // mentionsOf finds out which facts a package's rules mention, together with everything of other packages that they call.
@@ -21,8 +45,8 @@ type mentions struct {
 // name cannot be told (image[k], or a whole image handed to a builtin), all facts count as mentioned: that costs a
 // fetch, while a fact that was missed would be absent when the rule looks for it.
 func mentionsOf(compiler *ast.Compiler, rules []*ast.Rule) mentions {
-	var found mentions
-	seen := map[*ast.Rule]bool{}
+	found := mentions{request: map[string]bool{}, params: map[param]bool{}, gives: map[string]bool{}}
+	var seen map[*ast.Rule]bool
 	var visit func(rule *ast.Rule)
 	visit = func(rule *ast.Rule) {
 		if seen[rule] {
@@ -36,22 +60,29 @@ func mentionsOf(compiler *ast.Compiler, rules []*ast.Rule) mentions {
 			}
 		}
 	}
-	for _, rule := range rules {
-		for r := rule; r != nil; r = r.Else {
-			visit(r)
+	// A function may be looked at before all calls of it are known, and a rule before what it calls. So again, until nothing
+	// is added.
+	for known := -1; known < len(found.params)+len(found.gives); {
+		known, seen = len(found.params)+len(found.gives), map[*ast.Rule]bool{}
+		for _, rule := range rules {
+			for r := rule; r != nil; r = r.Else {
+				visit(r)
+			}
 		}
 	}
 	return found
 }
 
 func (m *mentions) add(rule *ast.Rule) {
-	images := imageVars(rule)
-	isImage := func(term *ast.Term) bool {
-		v, ok := term.Value.(ast.Var)
-		return ok && images[v]
+	held := m.holders(rule)
+	for _, term := range []*ast.Term{rule.Head.Key, rule.Head.Value} {
+		if term != nil && held.has(term) {
+			m.gives[rule.Ref().ConstantPrefix().String()] = true
+			m.gives[rule.Path().String()] = true
+		}
 	}
 	ast.WalkRefs(rule, func(ref ast.Ref) bool {
-		m.addRef(ref, isImage)
+		m.addRef(ref, held)
 		return false
 	})
 	ast.WalkTerms(rule, func(term *ast.Term) bool {
@@ -69,38 +100,47 @@ func (m *mentions) add(rule *ast.Rule) {
 		if !expr.IsCall() {
 			return false
 		}
-		m.addCall(expr.Operator().String(), expr.Operands(), isImage)
+		m.addCall(expr.Operator().String(), expr.Operands(), held)
 		return false
 	})
 	ast.WalkTerms(rule, func(term *ast.Term) bool {
 		if call, ok := term.Value.(ast.Call); ok {
-			m.addCall(call[0].String(), call[1:], isImage)
+			m.addCall(call[0].String(), call[1:], held)
 		}
 		return false
 	})
 }
 
 // addRef looks at one reference: input.images[_].signatures, or __local3__.image.digest.
-func (m *mentions) addRef(ref ast.Ref, isImage func(*ast.Term) bool) {
+func (m *mentions) addRef(ref ast.Ref, held holders) {
 	if ref[0].Equal(ast.DefaultRootDocument) {
 		return
 	}
 	path := ref[1:]
 	if ref[0].Equal(ast.InputRootDocument) {
-		if len(path) == 0 {
-			m.facts, m.object, m.time = webhook.AllFacts, true, true // the whole input
+		if len(path) == 0 { // the whole input
+			m.everything()
 			return
 		}
 		first, literal := path[0].Value.(ast.String)
 		switch {
 		case !literal: // input[k]
-			m.facts, m.object, m.time = webhook.AllFacts, true, true
+			m.everything()
 			return
 		case first == "object" || first == "old":
 			m.object = true
 			return
+		case first == "workspace":
+			m.workspace = true
+			return
 		case first == "request":
-			m.time = m.time || len(path) < 2 || !isOther(path[1], "time")
+			if len(path) > 1 {
+				if member, literal := path[1].Value.(ast.String); literal {
+					m.request[string(member)] = true
+					return
+				}
+			}
+			m.wholeRequest()
 			return
 		case first != "images" || len(path) < 3:
 			return
@@ -109,7 +149,7 @@ func (m *mentions) addRef(ref ast.Ref, isImage func(*ast.Term) bool) {
 		if _, literal := path[0].Value.(ast.String); !literal {
 			m.facts = webhook.AllFacts
 		}
-	} else if len(path) > 0 && isImage(ref[0]) {
+	} else if len(path) > 0 && held.isImage(ref[0]) {
 		if _, literal := path[0].Value.(ast.String); !literal {
 			m.facts = webhook.AllFacts
 		}
@@ -121,19 +161,25 @@ func (m *mentions) addRef(ref ast.Ref, isImage func(*ast.Term) bool) {
 	}
 }
 
-// isOther says that a term is a string other than name.
-func isOther(term *ast.Term, name string) bool {
-	text, literal := term.Value.(ast.String)
-	return literal && string(text) != name
-}
-
-// addCall looks at the arguments of a call. Functions of the policy are looked into by themselves.
-func (m *mentions) addCall(name string, args []*ast.Term, isImage func(*ast.Term) bool) {
-	if name == "eq" || name == "assign" || len(name) > 5 && name[:5] == "data." {
+// addCall looks at the arguments of a call. Functions of the policy are looked into by themselves; a name that they are
+// given may be that of a member that they look up.
+func (m *mentions) addCall(name string, args []*ast.Term, held holders) {
+	switch {
+	case name == "eq" || name == "assign":
+		return
+	case strings.HasPrefix(name, "data."):
+		for i, arg := range args {
+			if text, literal := arg.Value.(ast.String); literal {
+				m.facts |= factNamed(string(text))
+			}
+			if held.has(arg) {
+				m.params[param{name, i}] = true
+			}
+		}
 		return
 	}
 	for _, arg := range args {
-		if !isImage(arg) {
+		if !held.has(arg) || name == "count" && held.isImages(arg) {
 			continue
 		}
 		if name != "object.get" || len(args) < 2 {
@@ -165,24 +211,4 @@ func factNamed(name string) webhook.Fact {
 		return webhook.AllFacts
 	}
 	return webhook.FactByName(name)
-}
-
-// imageVars finds the variables of a rule that hold an element of input.images.
-func imageVars(rule *ast.Rule) map[ast.Var]bool {
-	vars := map[ast.Var]bool{}
-	ast.WalkExprs(rule, func(expr *ast.Expr) bool {
-		if !expr.IsEquality() && !expr.IsAssignment() {
-			return false
-		}
-		left, right := expr.Operand(0), expr.Operand(1)
-		for _, pair := range [][2]*ast.Term{{left, right}, {right, left}} {
-			v, isVar := pair[0].Value.(ast.Var)
-			ref, isRef := pair[1].Value.(ast.Ref)
-			if isVar && isRef && len(ref) == 3 && ref[0].Equal(ast.InputRootDocument) && ref[1].Equal(ast.StringTerm("images")) {
-				vars[v] = true
-			}
-		}
-		return false
-	})
-	return vars
 }

@@ -2,8 +2,11 @@ package policy
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -38,87 +41,28 @@ func termsOf(words ...string) map[string]*ast.Term {
 	return terms
 }
 
-func stringTerm(text string) *ast.Term {
-	if term := knownTerms[text]; term != nil {
-		return term
+// input writes the document that rules see; policies/schema/input.json describes it. What no rule reads is left out, as
+// far as it costs something or differs from one workspace to the next.
+func (d *document) input(in *webhook.Input, some reads) error {
+	d.mark(markObject)
+	d.request(in, some)
+	d.object("workspace")
+	if some.workspace {
+		d.optional("product", in.Workspace.Product)
+		d.optional("owner", in.Workspace.Owner)
+		d.optional("name", in.Workspace.Name)
+		d.optional("template", in.Workspace.Template)
 	}
-	return ast.InternedTerm(text)
-}
-
-// fields collects the members of an object of the input.
-type fields struct {
-	terms [][2]*ast.Term
-}
-
-// room makes fields for about n members.
-func room(n int) fields { return fields{make([][2]*ast.Term, 0, n)} }
-
-func (f *fields) term(name string, value *ast.Term) {
-	f.terms = append(f.terms, [2]*ast.Term{stringTerm(name), value})
-}
-
-func (f *fields) string(name, value string) { f.term(name, stringTerm(value)) }
-
-// optional leaves out what is empty.
-func (f *fields) optional(name, value string) {
-	if value != "" {
-		f.string(name, value)
-	}
-}
-
-// moment leaves out what is not known.
-func (f *fields) moment(name string, t time.Time) {
-	if !t.IsZero() {
-		f.string(name, t.UTC().Format(time.RFC3339))
-	}
-}
-
-func (f *fields) bool(name string, value bool) { f.term(name, ast.InternedTerm(value)) }
-
-func (f *fields) int(name string, value int) { f.term(name, ast.InternedTerm(value)) }
-
-func (f *fields) strings(name string, values []string) {
-	terms := make([]*ast.Term, len(values))
-	for i, v := range values {
-		terms[i] = stringTerm(v)
-	}
-	f.term(name, ast.ArrayTerm(terms...))
-}
-
-func (f *fields) object() *ast.Term { return ast.ObjectTerm(f.terms...) }
-
-func mapTerm(m map[string]string) *ast.Term {
-	f := room(len(m))
-	for k, v := range m {
-		f.terms = append(f.terms, [2]*ast.Term{ast.StringTerm(k), ast.StringTerm(v)})
-	}
-	return f.object()
-}
-
-// reads is what is converted only when some rule reads it.
-type reads struct {
-	object bool // input.object and input.old
-	time   bool // input.request.time, without which the same request always has the same input
-}
-
-// inputOf builds the document that rules see; policies/schema/input.json describes it.
-func inputOf(in *webhook.Input, some reads) (ast.Value, error) {
-	root := room(5)
-	root.term("request", requestTerm(in, some))
-	workspace := room(4)
-	workspace.optional("product", in.Workspace.Product)
-	workspace.optional("owner", in.Workspace.Owner)
-	workspace.optional("name", in.Workspace.Name)
-	workspace.optional("template", in.Workspace.Template)
-	root.term("workspace", workspace.object())
-	images := make([]*ast.Term, len(in.Images))
-	for i, image := range in.Images {
-		var err error
-		if images[i], err = imageTerm(image); err != nil {
-			return nil, err
+	d.end()
+	d.array("images")
+	for _, image := range in.Images {
+		d.element()
+		if err := d.image(image, some); err != nil {
+			return err
 		}
+		d.end()
 	}
-	root.term("images", ast.ArrayTerm(images...))
+	d.end()
 	if some.object {
 		for _, part := range []struct {
 			name string
@@ -129,279 +73,301 @@ func inputOf(in *webhook.Input, some reads) (ast.Value, error) {
 			}
 			value, err := ast.ValueFromReader(bytes.NewReader(part.json))
 			if err != nil {
-				return nil, fmt.Errorf("convert input.%s: %w", part.name, err)
+				return fmt.Errorf("convert input.%s: %w", part.name, err)
 			}
-			root.term(part.name, ast.NewTerm(value))
+			d.term(part.name, sha256.Sum256(part.json), ast.NewTerm(value))
 		}
 	}
-	return root.object().Value, nil
-}
-
-func requestTerm(in *webhook.Input, some reads) *ast.Term {
-	r := in.Request
-	user, request := room(2), room(9)
-	if some.time {
-		request.string("time", in.Time.UTC().Format(time.RFC3339))
-	}
-	user.string("name", r.User.Name)
-	user.strings("groups", r.User.Groups)
-	request.string("uid", r.UID)
-	request.string("operation", string(r.Operation))
-	request.string("namespace", r.Namespace)
-	request.string("name", r.Name)
-	request.string("kind", r.Kind)
-	request.string("subresource", r.SubResource)
-	request.bool("dryRun", r.DryRun)
-	request.term("user", user.object())
-	return request.object()
-}
-
-func imageTerm(image *webhook.Image) (*ast.Term, error) {
-	f := room(32)
-	f.string("where", image.Where)
-	f.string("pointer", image.Pointer)
-	f.string("role", string(image.Role))
-	f.bool("changed", image.Changed)
-	f.bool("privileged", image.Privileged())
-	if image.User.Known && image.User.Applies {
-		f.term("user", userTerm(image.User))
-	}
-	if image.Error != "" {
-		f.string("error", image.Error)
-		return f.object(), nil
-	}
-	ref := image.Ref
-	f.string("ref", ref.String())
-	f.string("registry", ref.Registry)
-	f.string("repository", ref.Repository)
-	f.string("name", path.Base(ref.Repository))
-	f.optional("tag", ref.Tag)
-	f.optional("digest", ref.Digest)
-	entryTerms(&f, &image.Entry)
-	ruleTerms(&f, image)
-	if err := factTerms(&f, image); err != nil {
-		return nil, err
-	}
-	return f.object(), nil
-}
-
-// ruleTerms adds what must be signed and attested, and by whom it is as far as that was looked for.
-func ruleTerms(f *fields, image *webhook.Image) {
-	signedBy := make([]*ast.Term, len(image.Entry.Signed))
-	for i, rule := range image.Entry.Signed {
-		signed := room(3)
-		signed.strings("anyOf", rule.AnyOf)
-		signed.int("threshold", rule.Threshold)
-		if image.Signatures != nil {
-			signed.strings("signed", rule.SignedBy(image.Signatures.Valid))
-		}
-		signedBy[i] = signed.object()
-	}
-	f.term("signedBy", ast.ArrayTerm(signedBy...))
-	attestedBy := make([]*ast.Term, len(image.Entry.Attested))
-	for i, rule := range image.Entry.Attested {
-		attested := room(3)
-		attested.string("predicateType", rule.PredicateType)
-		attested.strings("anyOf", rule.AnyOf)
-		if image.Attested != nil {
-			attested.bool("attested", rule.Satisfied(image.Attested.Valid))
-		}
-		attestedBy[i] = attested.object()
-	}
-	f.term("attestedBy", ast.ArrayTerm(attestedBy...))
-}
-
-// entryTerms adds what the configuration says of the image.
-func entryTerms(f *fields, entry *webhook.CatalogueEntry) {
-	if entry.Path != nil {
-		f.term("path", mapTerm(entry.Path))
-	}
-	f.string("tagClass", entry.TagClass)
-	if len(entry.Version) > 0 {
-		version := room(3)
-		for i, name := range [...]string{"major", "minor", "patch"} {
-			if i < len(entry.Version) {
-				version.int(name, entry.Version[i])
-			}
-		}
-		f.term("version", version.object())
-	}
-	registry := room(2)
-	registry.bool("host", entry.Registry.Host)
-	registry.bool("repository", entry.Registry.Repository)
-	f.term("registryEntry", registry.object())
-	f.term("tagRule", tagRuleTerm(entry.Tags))
-	f.term("golden", goldenTerm(entry.Golden))
-	f.bool("derivable", len(entry.Bases) > 0)
-	exemptions := make([]*ast.Term, len(entry.Exemptions))
-	for i, e := range entry.Exemptions {
-		exemption := room(2)
-		exemption.string("name", e.Name)
-		exemption.strings("rules", e.Rules)
-		exemptions[i] = exemption.object()
-	}
-	f.term("exemptions", ast.ArrayTerm(exemptions...))
-}
-
-func tagRuleTerm(rule *webhook.TagRule) *ast.Term {
-	if rule == nil {
-		return ast.InternedNullTerm
-	}
-	f := room(5)
-	f.strings("allow", rule.Allow)
-	f.string("pattern", rule.Pattern)
-	f.bool("class", rule.Class)
-	f.bool("match", rule.Match)
-	f.bool("digest", rule.Digest)
-	return f.object()
-}
-
-func goldenTerm(golden *webhook.Golden) *ast.Term {
-	if golden == nil {
-		return ast.InternedNullTerm
-	}
-	f := room(13)
-	f.string("name", golden.Name)
-	f.string("repository", golden.Repository)
-	f.optional("title", golden.Title)
-	f.optional("owner", golden.Owner)
-	f.string("status", golden.Status)
-	f.bool("denyDeprecated", golden.DenyDeprecated)
-	f.optional("scope", golden.Scope)
-	f.optional("successor", golden.Successor)
-	f.optional("defaultTag", golden.DefaultTag)
-	if golden.Follow == "locked" {
-		f.strings("digests", golden.Digests)
-	}
-	if golden.UID != nil {
-		f.int("uid", int(*golden.UID))
-	}
-	f.strings("roles", golden.Roles)
-	f.bool("roleAllowed", golden.Role)
-	return f.object()
-}
-
-// derivedTerm is the golden image that an image is built on, with its digest, or null.
-func derivedTerm(derived *webhook.Derived) *ast.Term {
-	if derived.From == nil {
-		return ast.InternedNullTerm
-	}
-	f := room(7)
-	f.string("name", derived.From.Name)
-	f.string("repository", derived.From.Repository)
-	f.string("digest", derived.Digest)
-	f.string("status", derived.From.Status)
-	f.bool("denyDeprecated", derived.From.DenyDeprecated)
-	f.optional("successor", derived.From.Successor)
-	f.bool("roleAllowed", derived.From.Role)
-	return f.object()
-}
-
-func userTerm(user webhook.User) *ast.Term {
-	f := room(6)
-	f.string("effective", user.Effective)
-	f.string("source", user.Source)
-	f.optional("platform", user.Platform)
-	f.bool("root", user.Root)
-	f.bool("verifiable", user.Verifiable)
-	f.bool("windows", user.Windows)
-	return f.object()
-}
-
-// factTerms adds what was fetched.
-func factTerms(f *fields, image *webhook.Image) error {
-	f.optional("tagDigest", image.TagDigest)
-	if image.Content != nil {
-		f.term("image", contentTerm(image.Content))
-	}
-	if s := image.Signatures; s != nil {
-		valid := make([]*ast.Term, len(s.Valid))
-		for i, signature := range s.Valid {
-			v := room(5)
-			v.string("signer", signature.Signer)
-			v.string("digest", signature.Digest)
-			v.optional("identity", signature.Identity)
-			v.optional("issuer", signature.Issuer)
-			v.moment("signedAt", signature.At)
-			valid[i] = v.object()
-		}
-		f.term("signatures", ast.ArrayTerm(valid...))
-		f.int("signaturesFound", s.Found)
-		f.strings("signaturesRejected", s.Rejected)
-	}
-	if d := image.Derived; d != nil {
-		f.term("derivedFrom", derivedTerm(d))
-		f.optional("derivedUnsigned", d.Unsigned)
-	}
-	if err := attestationTerms(f, image.Attested); err != nil {
-		return err
-	}
-	unknown := make([]*ast.Term, len(image.Unknown))
-	for i, u := range image.Unknown {
-		entry := room(2)
-		entry.string("fact", u.Fact.String())
-		entry.string("reason", u.Reason)
-		unknown[i] = entry.object()
-	}
-	f.term("unknown", ast.ArrayTerm(unknown...))
+	d.end()
 	return nil
 }
 
-// attestationTerms adds what is attested. A predicate is converted once, however many requests read it.
-func attestationTerms(f *fields, attested *webhook.Attestations) error {
+func (d *document) request(in *webhook.Input, some reads) {
+	r := in.Request
+	d.object("request")
+	for _, member := range []struct{ name, value string }{
+		{"uid", r.UID}, {"operation", string(r.Operation)}, {"namespace", r.Namespace}, {"name", r.Name}, {"kind", r.Kind},
+		{"subresource", r.SubResource},
+	} {
+		if some.request[member.name] {
+			d.string(member.name, member.value)
+		}
+	}
+	if some.request["time"] {
+		d.string("time", in.Time.UTC().Format(time.RFC3339))
+	}
+	if some.request["dryRun"] {
+		d.bool("dryRun", r.DryRun)
+	}
+	if some.request["user"] {
+		d.object("user")
+		d.string("name", r.User.Name)
+		d.strings("groups", r.User.Groups)
+		d.end()
+	}
+	d.end()
+}
+
+func (d *document) image(image *webhook.Image, some reads) error {
+	d.string("where", image.Where)
+	d.string("pointer", image.Pointer)
+	d.string("role", string(image.Role))
+	d.bool("changed", image.Changed)
+	d.bool("privileged", image.Privileged())
+	if image.User.Known && image.User.Applies {
+		d.user(image.User)
+	}
+	if image.Error != "" {
+		d.string("error", image.Error)
+		return nil
+	}
+	ref := image.Ref
+	d.string("ref", ref.String())
+	d.string("registry", ref.Registry)
+	d.string("repository", ref.Repository)
+	d.string("name", path.Base(ref.Repository))
+	d.optional("tag", ref.Tag)
+	d.optional("digest", ref.Digest)
+	d.entry(&image.Entry)
+	d.demands(image)
+	return d.facts(image, some)
+}
+
+// demands are what must be signed and attested, and by whom it is as far as that was looked for.
+func (d *document) demands(image *webhook.Image) {
+	d.array("signedBy")
+	for _, rule := range image.Entry.Signed {
+		d.element()
+		d.strings("anyOf", rule.AnyOf)
+		d.int("threshold", rule.Threshold)
+		if image.Signatures != nil {
+			d.strings("signed", rule.SignedBy(image.Signatures.Valid))
+		}
+		d.end()
+	}
+	d.end()
+	d.array("attestedBy")
+	for _, rule := range image.Entry.Attested {
+		d.element()
+		d.string("predicateType", rule.PredicateType)
+		d.strings("anyOf", rule.AnyOf)
+		if image.Attested != nil {
+			d.bool("attested", rule.Satisfied(image.Attested.Valid))
+		}
+		d.end()
+	}
+	d.end()
+}
+
+// entry is what the configuration says of the image.
+func (d *document) entry(entry *webhook.CatalogueEntry) {
+	if entry.Path != nil {
+		d.texts("path", entry.Path)
+	}
+	d.string("tagClass", entry.TagClass)
+	if len(entry.Version) > 0 {
+		d.object("version")
+		for i, name := range [...]string{"major", "minor", "patch"} {
+			if i < len(entry.Version) {
+				d.int(name, entry.Version[i])
+			}
+		}
+		d.end()
+	}
+	d.object("registryEntry")
+	d.bool("host", entry.Registry.Host)
+	d.bool("repository", entry.Registry.Repository)
+	d.end()
+	d.tagRule(entry.Tags)
+	d.golden(entry.Golden)
+	d.bool("derivable", len(entry.Bases) > 0)
+	d.array("exemptions")
+	for _, e := range entry.Exemptions {
+		d.element()
+		d.string("name", e.Name)
+		d.strings("rules", e.Rules)
+		d.end()
+	}
+	d.end()
+}
+
+// texts writes a map in the order of its keys, so that the same map is always the same bytes.
+func (d *document) texts(name string, m map[string]string) {
+	d.object(name)
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		d.string(k, m[k])
+	}
+	d.end()
+}
+
+func (d *document) tagRule(rule *webhook.TagRule) {
+	if rule == nil {
+		d.null("tagRule")
+		return
+	}
+	d.object("tagRule")
+	d.strings("allow", rule.Allow)
+	d.string("pattern", rule.Pattern)
+	d.bool("class", rule.Class)
+	d.bool("match", rule.Match)
+	d.bool("digest", rule.Digest)
+	d.end()
+}
+
+func (d *document) golden(golden *webhook.Golden) {
+	if golden == nil {
+		d.null("golden")
+		return
+	}
+	d.object("golden")
+	d.string("name", golden.Name)
+	d.string("repository", golden.Repository)
+	d.optional("title", golden.Title)
+	d.optional("owner", golden.Owner)
+	d.string("status", golden.Status)
+	d.bool("denyDeprecated", golden.DenyDeprecated)
+	d.optional("scope", golden.Scope)
+	d.optional("successor", golden.Successor)
+	d.optional("defaultTag", golden.DefaultTag)
+	if golden.Follow == "locked" {
+		d.strings("digests", golden.Digests)
+	}
+	if golden.UID != nil {
+		d.int("uid", int(*golden.UID))
+	}
+	d.strings("roles", golden.Roles)
+	d.bool("roleAllowed", golden.Role)
+	d.end()
+}
+
+// derived is the golden image that an image is built on, with its digest, or null.
+func (d *document) derived(derived *webhook.Derived) {
+	if derived.From == nil {
+		d.null("derivedFrom")
+		return
+	}
+	d.object("derivedFrom")
+	d.string("name", derived.From.Name)
+	d.string("repository", derived.From.Repository)
+	d.string("digest", derived.Digest)
+	d.string("status", derived.From.Status)
+	d.bool("denyDeprecated", derived.From.DenyDeprecated)
+	d.optional("successor", derived.From.Successor)
+	d.bool("roleAllowed", derived.From.Role)
+	d.end()
+}
+
+func (d *document) user(user webhook.User) {
+	d.object("user")
+	d.string("effective", user.Effective)
+	d.string("source", user.Source)
+	d.optional("platform", user.Platform)
+	d.bool("root", user.Root)
+	d.bool("verifiable", user.Verifiable)
+	d.bool("windows", user.Windows)
+	d.end()
+}
+
+// facts are what was fetched.
+func (d *document) facts(image *webhook.Image, some reads) error {
+	d.optional("tagDigest", image.TagDigest)
+	if image.Content != nil && some.image {
+		d.content(image.Content)
+	}
+	if s := image.Signatures; s != nil {
+		d.array("signatures")
+		for _, signature := range s.Valid {
+			d.element()
+			d.string("signer", signature.Signer)
+			d.string("digest", signature.Digest)
+			d.optional("identity", signature.Identity)
+			d.optional("issuer", signature.Issuer)
+			d.moment("signedAt", signature.At)
+			d.end()
+		}
+		d.end()
+		d.int("signaturesFound", s.Found)
+		d.strings("signaturesRejected", s.Rejected)
+	}
+	if derived := image.Derived; derived != nil {
+		d.derived(derived)
+		d.optional("derivedUnsigned", derived.Unsigned)
+	}
+	if err := d.attestations(image.Attested); err != nil {
+		return err
+	}
+	d.array("unknown")
+	for _, u := range image.Unknown {
+		d.element()
+		d.string("fact", u.Fact.String())
+		d.string("reason", u.Reason)
+		d.end()
+	}
+	d.end()
+	return nil
+}
+
+// predicate is one that was converted, and what tells it from others.
+type predicate struct {
+	term     *ast.Term
+	identity [sha256.Size]byte
+}
+
+func convertPredicate(json []byte) (any, error) {
+	if len(json) == 0 {
+		return predicate{term: ast.InternedNullTerm}, nil
+	}
+	value, err := ast.ValueFromReader(bytes.NewReader(json))
+	return predicate{ast.NewTerm(value), sha256.Sum256(json)}, err
+}
+
+// attestations are what is attested. A predicate is converted once, however many requests read it.
+func (d *document) attestations(attested *webhook.Attestations) error {
 	if attested == nil {
 		return nil
 	}
-	valid := make([]*ast.Term, len(attested.Valid))
-	for i, attestation := range attested.Valid {
-		v := room(7)
-		v.string("predicateType", attestation.PredicateType)
-		v.string("signer", attestation.Signer)
-		v.string("digest", attestation.Digest)
-		v.optional("identity", attestation.Identity)
-		v.optional("issuer", attestation.Issuer)
-		v.moment("signedAt", attestation.At)
-		converted, err := attestation.Predicate.Converted(func(json []byte) (any, error) {
-			if len(json) == 0 {
-				return ast.InternedNullTerm, nil
-			}
-			value, err := ast.ValueFromReader(bytes.NewReader(json))
-			return ast.NewTerm(value), err
-		})
+	d.array("attestations")
+	for _, attestation := range attested.Valid {
+		d.element()
+		d.string("predicateType", attestation.PredicateType)
+		d.string("signer", attestation.Signer)
+		d.string("digest", attestation.Digest)
+		d.optional("identity", attestation.Identity)
+		d.optional("issuer", attestation.Issuer)
+		d.moment("signedAt", attestation.At)
+		converted, err := attestation.Predicate.Converted(convertPredicate)
 		if err != nil {
 			return fmt.Errorf("convert the predicate %s by %s: %w", attestation.PredicateType, attestation.Signer, err)
 		}
-		predicate, ok := converted.(*ast.Term)
+		predicate, ok := converted.(predicate)
 		if !ok {
 			return fmt.Errorf("the predicate %s was converted for something else", attestation.PredicateType)
 		}
-		v.term("predicate", predicate)
-		valid[i] = v.object()
+		d.term("predicate", predicate.identity, predicate.term)
+		d.end()
 	}
-	f.term("attestations", ast.ArrayTerm(valid...))
-	f.int("attestationsFound", attested.Found)
-	f.strings("attestationsRejected", attested.Rejected)
+	d.end()
+	d.int("attestationsFound", attested.Found)
+	d.strings("attestationsRejected", attested.Rejected)
 	return nil
 }
 
-func contentTerm(content *webhook.Content) *ast.Term {
-	f := room(8)
-	f.string("digest", content.Digest)
-	f.string("mediaType", content.MediaType)
+func (d *document) content(content *webhook.Content) {
+	d.object("image")
+	d.string("digest", content.Digest)
+	d.string("mediaType", content.MediaType)
 	if len(content.Platforms) > 0 {
-		names := make([]string, len(content.Platforms))
-		for i, platform := range content.Platforms {
-			names[i] = platform.Name()
-		}
 		first := content.Platforms[0]
-		f.strings("platforms", names)
-		f.string("user", first.User)
-		f.term("labels", mapTerm(first.Labels))
-		f.strings("env_names", first.EnvNames)
-		if !first.Created.IsZero() {
-			f.string("created", first.Created.UTC().Format(time.RFC3339))
+		d.array("platforms")
+		for _, platform := range content.Platforms {
+			d.text(platform.Name())
 		}
-		f.strings("layers", first.Layers)
+		d.end()
+		d.string("user", first.User)
+		d.texts("labels", first.Labels)
+		d.strings("env_names", first.EnvNames)
+		d.moment("created", first.Created)
+		d.strings("layers", first.Layers)
 	}
-	return f.object()
+	d.end()
 }
