@@ -14,18 +14,38 @@ import (
 // objects are 4 to 20 kB and the needed part is a tenth of that. It is as strict as the API server: names are
 // case-sensitive, and it refuses duplicate names, names that differ from a known one in case only, invalid UTF-8 and
 // nesting deeper than 10,000. null stands for an absent value, as in Kubernetes.
+//
+// One decoder reads the review first and its objects after it, and keeps what it allocated. The envelope is read without
+// the check for duplicate names in what it skips, as the objects in it are read again with that check.
 type decoder struct {
 	*jsontext.Decoder
+
+	document bytes.Buffer
 }
 
-func newDecoder(document []byte) *decoder {
-	return &decoder{jsontext.NewDecoder(bytes.NewBuffer(document))}
+func newDecoder(document []byte, options ...jsontext.Options) *decoder {
+	d := &decoder{document: *bytes.NewBuffer(document)}
+	d.Decoder = jsontext.NewDecoder(&d.document, options...)
+	return d
+}
+
+// readAgain makes a decoder of another document. What it allocated for the last one it uses again; nil has nothing yet.
+func (d *decoder) readAgain(document []byte) *decoder {
+	if d == nil {
+		return newDecoder(document)
+	}
+	d.document = *bytes.NewBuffer(document)
+	d.Reset(&d.document)
+	return d
 }
 
 // members are the names of an object that are read.
 func members(names ...string) []string { return names }
 
-var errCase = errors.New("name differs from a known one only in upper and lower case")
+var (
+	errCase      = errors.New("name differs from a known one only in upper and lower case")
+	errDuplicate = errors.New("name stands twice in its object")
+)
 
 // object reads an object, or null. It calls read for every name, which must consume the value.
 func (d *decoder) object(known []string, read func(member string) error) error {
@@ -39,14 +59,20 @@ func (d *decoder) object(known []string, read func(member string) error) error {
 	if _, err := d.ReadToken(); err != nil {
 		return err
 	}
+	var seen uint64
 	for d.PeekKind() != '}' {
 		name, err := d.ReadValue()
 		if err != nil {
 			return err
 		}
-		member, err := memberName(name, known)
-		if err != nil {
+		member := ""
+		switch i, err := memberIndex(name, known); {
+		case err != nil:
 			return err
+		case i >= 0 && seen&(1<<i) != 0:
+			return errDuplicate
+		case i >= 0:
+			member, seen = known[i], seen|1<<i
 		}
 		if err := read(member); err != nil {
 			return err
@@ -56,27 +82,27 @@ func (d *decoder) object(known []string, read func(member string) error) error {
 	return err
 }
 
-// memberName gives the known name that a quoted name spells, "" for any other.
-func memberName(quoted jsontext.Value, known []string) (string, error) {
+// memberIndex gives the place of the known name that a quoted name spells, -1 for any other.
+func memberIndex(quoted jsontext.Value, known []string) (int, error) {
 	name := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(name, '\\') >= 0 {
 		unquoted, err := jsontext.AppendUnquote(nil, quoted)
 		if err != nil {
-			return "", err
+			return 0, err
 		}
 		name = unquoted
 	}
-	for _, k := range known {
+	for i, k := range known {
 		if k == string(name) {
-			return k, nil
+			return i, nil
 		}
 	}
 	for _, k := range known {
 		if len(k) == len(name) && strings.EqualFold(k, string(name)) {
-			return "", errCase
+			return 0, errCase
 		}
 	}
-	return "", nil
+	return -1, nil
 }
 
 // labels reads an object of strings, or null.

@@ -98,10 +98,11 @@ var (
 	volumeMembers    = members("name", "image")
 )
 
-// readObject decodes an object of a kind that has a pod. The error is a *MalformedError.
-func readObject(kind objectKind, document []byte) (*object, error) {
+// readObject decodes an object of a kind that has a pod, with the decoder of its request if that has one. The error is a
+// *MalformedError.
+func readObject(kind objectKind, document []byte, d *decoder) (*object, error) {
 	o := &object{kind: kind}
-	d := newDecoder(document)
+	d = d.readAgain(document)
 	if d.PeekKind() != '{' {
 		return nil, &MalformedError{Reason: "the object is missing"}
 	}

@@ -2,6 +2,8 @@ package webhook
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,45 +94,76 @@ func (v *review) setUser(p *patch, image *Image) {
 // container since, and Hallmark is asked again.
 func (v *review) annotate(p *patch, pinned map[string]PinnedImage) {
 	meta := v.object.meta
-	earlier := map[string]PinnedImage{}
-	if json.Unmarshal([]byte(meta.annotations[ImagesAnnotation]), &earlier) == nil {
-		for _, image := range v.images {
-			was := earlier[image.Where]
-			// What was pinned before, or is written again as it was written first, keeps its time.
-			if was.Digest != "" && was.Digest == image.Digest() && (image.Ref.Digest != "" || was.Reference == image.Text) {
-				pinned[image.Where] = was
-			}
-		}
-	}
-	value, err := json.Marshal(pinned)
-	if err != nil {
-		return // strings and times always marshal
+	if written := meta.annotations[ImagesAnnotation]; written != "" {
+		v.keepTimes(pinned, written)
 	}
 	if !meta.hasAnnotations {
 		p.add("/metadata/annotations", "{}")
 	}
-	p.add("/metadata/annotations/"+escapePointer(ImagesAnnotation), quoteJSON(string(value)))
-	p.add("/metadata/annotations/"+escapePointer(PolicyAnnotation), quoteJSON(v.Revision))
+	p.addText("/metadata/annotations/"+escapePointer(ImagesAnnotation), string(appendPinned(nil, pinned)))
+	p.addText("/metadata/annotations/"+escapePointer(PolicyAnnotation), v.Revision)
 }
 
-// A patch is a JSON Patch under construction. Values are JSON.
+// keepTimes gives what was pinned before, or is written again as it was written first, the time that it had then.
+func (v *review) keepTimes(pinned map[string]PinnedImage, written string) {
+	earlier := map[string]PinnedImage{}
+	if json.Unmarshal([]byte(written), &earlier) != nil {
+		return
+	}
+	for _, image := range v.images {
+		was := earlier[image.Where]
+		if was.Digest != "" && was.Digest == image.Digest() && (image.Ref.Digest != "" || was.Reference == image.Text) {
+			pinned[image.Where] = was
+		}
+	}
+}
+
+// appendPinned writes ImagesAnnotation, sorted by place.
+func appendPinned(b []byte, pinned map[string]PinnedImage) []byte {
+	b = append(b, '{')
+	for i, where := range slices.Sorted(maps.Keys(pinned)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		image := pinned[where]
+		b = appendQuoted(b, where)
+		b = appendQuoted(append(b, `:{"reference":`...), image.Reference)
+		b = appendQuoted(append(b, `,"digest":`...), image.Digest)
+		b = appendQuoted(append(b, `,"class":`...), image.Class)
+		b = image.Time.AppendFormat(append(b, `,"time":"`...), time.RFC3339)
+		b = append(b, `"}`...)
+	}
+	return append(b, '}')
+}
+
+// A patch is a JSON Patch under construction.
 type patch struct {
 	b   []byte
 	ops int
 }
 
-func (p *patch) test(pointer, value string)    { p.op("test", pointer, quoteJSON(value)) }
-func (p *patch) replace(pointer, value string) { p.op("replace", pointer, quoteJSON(value)) }
-func (p *patch) add(pointer, value string)     { p.op("add", pointer, value) }
+func (p *patch) test(pointer, value string)    { p.text("test", pointer, value) }
+func (p *patch) replace(pointer, value string) { p.text("replace", pointer, value) }
+func (p *patch) addText(pointer, value string) { p.text("add", pointer, value) }
 
-func (p *patch) op(name, pointer, value string) {
-	p.b = append(p.b, `,{"op":"`...)
-	p.b = append(p.b, name...)
-	p.b = append(p.b, `","path":`...)
-	p.b = append(p.b, quoteJSON(pointer)...)
+func (p *patch) add(pointer, json string) {
+	p.begin("add", pointer)
+	p.b = append(append(p.b, json...), '}')
+}
+
+func (p *patch) text(name, pointer, value string) {
+	p.begin(name, pointer)
+	p.b = append(appendQuoted(p.b, value), '}')
+}
+
+// begin begins an operation; its value and its end are still to come.
+func (p *patch) begin(name, pointer string) {
+	if p.b == nil {
+		p.b = make([]byte, 0, 1<<10)
+	}
+	p.b = append(append(p.b, `,{"op":"`...), name...)
+	p.b = appendQuoted(append(p.b, `","path":`...), pointer)
 	p.b = append(p.b, `,"value":`...)
-	p.b = append(p.b, value...)
-	p.b = append(p.b, '}')
 	p.ops++
 }
 
@@ -139,15 +172,15 @@ func (p *patch) bytes() []byte {
 	return append(p.b, ']')
 }
 
-func quoteJSON(s string) string {
-	b, err := jsontext.AppendQuote(nil, s)
+func appendQuoted(b []byte, s string) []byte {
+	quoted, err := jsontext.AppendQuote(b, s)
 	if err != nil { // invalid UTF-8, which the decoder refuses
-		b, _ = jsontext.AppendQuote(nil, strings.ToValidUTF8(s, "\uFFFD"))
+		quoted, _ = jsontext.AppendQuote(b, strings.ToValidUTF8(s, "\uFFFD"))
 	}
-	return string(b)
+	return quoted
 }
 
 // escapePointer makes a name a token of a JSON pointer (RFC 6901, section 3).
 func escapePointer(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+	return strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1")
 }

@@ -3,6 +3,8 @@ package webhook
 import (
 	"fmt"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Operation is what is done to an object: CREATE, UPDATE, DELETE or CONNECT.
@@ -29,6 +31,8 @@ type Request struct {
 	DryRun      bool
 	Object      []byte // JSON of the object as it would be stored; nil on DELETE
 	OldObject   []byte // JSON of the object before; nil on CREATE
+
+	decoder *decoder // that read the review, for the objects in it; nil for none
 }
 
 // RequestUser is who sends the request to the API server, as the API server authenticated it.
@@ -67,8 +71,8 @@ func (e *MalformedError) Error() string {
 // ReadReview decodes an AdmissionReview of admission.k8s.io/v1. Object and OldObject of the Request are parts of body.
 // The error is a *MalformedError.
 func ReadReview(body []byte) (*Request, error) {
-	d := newDecoder(body)
-	request := &Request{}
+	d := newDecoder(body, jsontext.AllowDuplicateNames(true)) // decoder.object refuses those of names that are read
+	request := &Request{decoder: d}
 	var apiVersion, kind string
 	found := false
 	err := d.object(reviewMembers, func(member string) (err error) {

@@ -137,7 +137,7 @@ func (r *Reviewer) begin(request *Request, mutating bool) (*review, *Decision) {
 	case request.SubResource != "" && request.SubResource != "ephemeralcontainers":
 		return settle(v.allow()) // status, scale, resize, binding, eviction: none can change an image
 	}
-	object, err := readObject(kind, request.Object)
+	object, err := readObject(kind, request.Object, request.decoder)
 	if err != nil {
 		return settle(v.malformed(err))
 	}
@@ -183,7 +183,7 @@ const mirrorAnnotation = "kubernetes.io/config.mirror"
 func (v *review) selectChanged() error {
 	var old []*Image
 	if v.request.Operation == Update && len(v.request.OldObject) > 0 {
-		object, err := readObject(v.object.kind, v.request.OldObject)
+		object, err := readObject(v.object.kind, v.request.OldObject, v.request.decoder)
 		if err != nil {
 			return err
 		}
