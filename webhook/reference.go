@@ -60,18 +60,20 @@ func ParseReference(s string) (Reference, error) {
 
 // String gives the canonical form, which parses to the same Reference.
 func (r Reference) String() string {
-	n := len(r.Registry) + 1 + len(r.Repository) + 1 + len(r.Tag) + 1 + len(r.Digest)
-	b := make([]byte, 0, n)
-	b = append(b, r.Registry...)
-	b = append(b, '/')
-	b = append(b, r.Repository...)
+	var b strings.Builder
+	b.Grow(len(r.Registry) + 1 + len(r.Repository) + 1 + len(r.Tag) + 1 + len(r.Digest))
+	b.WriteString(r.Registry)
+	b.WriteByte('/')
+	b.WriteString(r.Repository)
 	if r.Tag != "" {
-		b = append(append(b, ':'), r.Tag...)
+		b.WriteByte(':')
+		b.WriteString(r.Tag)
 	}
 	if r.Digest != "" {
-		b = append(append(b, '@'), r.Digest...)
+		b.WriteByte('@')
+		b.WriteString(r.Digest)
 	}
-	return string(b)
+	return b.String()
 }
 
 // Short is String with a digest cut to its first twelve hexadecimal digits, for people.

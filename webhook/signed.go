@@ -58,6 +58,12 @@ type Signatures struct {
 // SignedBy names those of AnyOf who have signed, sorted. Whoever signed counts for one name alone, even if the
 // configuration trusts the same key or identity under two: so many names have as many different signers behind them.
 func (r SignatureRule) SignedBy(signatures []Signature) []string {
+	if len(r.AnyOf) == 1 {
+		if slices.ContainsFunc(signatures, func(s Signature) bool { return s.Signer == r.AnyOf[0] }) {
+			return r.AnyOf[:1:1]
+		}
+		return nil
+	}
 	type principal struct{ identity, issuer, key string }
 	behind := map[string][]principal{}
 	for _, s := range signatures {

@@ -114,7 +114,7 @@ func versionOf(part string) []int {
 	if digits == "" {
 		return nil
 	}
-	var version []int
+	version := make([]int, 0, 4)
 	for number := range strings.SplitSeq(digits, ".") {
 		n, err := strconv.Atoi(number)
 		if err != nil || number[0] == '+' || number[0] == '-' {
