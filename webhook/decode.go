@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,10 +22,11 @@ type decoder struct {
 	*jsontext.Decoder
 
 	document bytes.Buffer
+	text     []byte // of the document
 }
 
 func newDecoder(document []byte, options ...jsontext.Options) *decoder {
-	d := &decoder{document: *bytes.NewBuffer(document)}
+	d := &decoder{document: *bytes.NewBuffer(document), text: document}
 	d.Decoder = jsontext.NewDecoder(&d.document, options...)
 	return d
 }
@@ -34,7 +36,7 @@ func (d *decoder) readAgain(document []byte) *decoder {
 	if d == nil {
 		return newDecoder(document)
 	}
-	d.document = *bytes.NewBuffer(document)
+	d.document, d.text = *bytes.NewBuffer(document), document
 	d.Reset(&d.document)
 	return d
 }
@@ -84,13 +86,9 @@ func (d *decoder) object(known []string, read func(member string) error) error {
 
 // memberIndex gives the place of the known name that a quoted name spells, -1 for any other.
 func memberIndex(quoted jsontext.Value, known []string) (int, error) {
-	name := quoted[1 : len(quoted)-1]
-	if bytes.IndexByte(name, '\\') >= 0 {
-		unquoted, err := jsontext.AppendUnquote(nil, quoted)
-		if err != nil {
-			return 0, err
-		}
-		name = unquoted
+	name, err := unquoted(quoted)
+	if err != nil {
+		return 0, err
 	}
 	for i, k := range known {
 		if k == string(name) {
@@ -105,7 +103,7 @@ func memberIndex(quoted jsontext.Value, known []string) (int, error) {
 	return -1, nil
 }
 
-// labels reads an object of strings, or null.
+// labels reads an object of strings, or null, and keeps the names that a decision looks at.
 func (d *decoder) labels() (map[string]string, error) {
 	if kind := d.PeekKind(); kind != '{' {
 		if kind == 'n' {
@@ -116,18 +114,44 @@ func (d *decoder) labels() (map[string]string, error) {
 	if _, err := d.ReadToken(); err != nil {
 		return nil, err
 	}
-	labels := map[string]string{}
+	var labels map[string]string
 	for d.PeekKind() != '}' {
-		name, err := d.string()
+		quoted, err := d.ReadValue()
 		if err != nil {
 			return nil, err
 		}
-		if labels[name], err = d.string(); err != nil {
+		name, err := unquoted(quoted)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(keptLabels, func(kept string) bool { return kept == string(name) })
+		if i < 0 {
+			if kind := d.PeekKind(); kind != '"' && kind != 'n' {
+				return nil, d.want(kind, "a string")
+			}
+			if err := d.SkipValue(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		if labels[keptLabels[i]], err = d.string(); err != nil {
 			return nil, err
 		}
 	}
 	_, err := d.ReadToken()
 	return labels, err
+}
+
+// unquoted gives the text of a quoted name; it is valid until the next value is read.
+func unquoted(quoted jsontext.Value) ([]byte, error) {
+	name := quoted[1 : len(quoted)-1]
+	if bytes.IndexByte(name, '\\') < 0 {
+		return name, nil
+	}
+	return jsontext.AppendUnquote(nil, quoted)
 }
 
 // member reads an object, or null, and gives the string that it has under the name.
@@ -177,6 +201,14 @@ func (d *decoder) string() (string, error) {
 		return "", err
 	}
 	return token.String(), nil
+}
+
+// rawString gives a string as it is quoted in the document; null is nil.
+func (d *decoder) rawString() (jsontext.Value, error) {
+	if kind := d.PeekKind(); kind != '"' && kind != 'n' {
+		return nil, d.want(kind, "a string")
+	}
+	return d.raw()
 }
 
 // strings reads an array of strings, or null.
@@ -233,7 +265,7 @@ func (d *decoder) int() (*int64, error) {
 }
 
 // raw gives the next value as a part of the document; null is nil.
-func (d *decoder) raw(document []byte) ([]byte, error) {
+func (d *decoder) raw() ([]byte, error) {
 	if d.PeekKind() == 'n' {
 		return nil, d.SkipValue()
 	}
@@ -242,7 +274,7 @@ func (d *decoder) raw(document []byte) ([]byte, error) {
 		return nil, err
 	}
 	end := int(d.InputOffset())
-	return document[end-len(value) : end : end], nil
+	return d.text[end-len(value) : end : end], nil
 }
 
 // end says whether anything but white space follows the document.

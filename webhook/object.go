@@ -1,5 +1,7 @@
 package webhook
 
+import "github.com/go-json-experiment/json/jsontext"
+
 // An object is the part of a Kubernetes object that a decision depends on: a Pod, or a workload's pod template.
 type object struct {
 	kind     objectKind
@@ -69,8 +71,18 @@ type container struct {
 }
 
 type envVar struct {
-	name, value string
-	indirect    bool // valueFrom: the value is not in the pod
+	name     string
+	quoted   jsontext.Value // the value, as a part of the document: nearly none is looked at, and some are secrets
+	indirect bool           // valueFrom: the value is not in the pod
+}
+
+// value is "" for none.
+func (e envVar) value() string {
+	if e.quoted == nil {
+		return ""
+	}
+	text, _ := jsontext.AppendUnquote(nil, e.quoted) // the decoder has read it already
+	return string(text)
 }
 
 type securityContext struct {
@@ -230,7 +242,7 @@ func (e *envVar) read(d *decoder) error {
 		case "name":
 			e.name, err = d.string()
 		case "value":
-			e.value, err = d.string()
+			e.quoted, err = d.rawString()
 		case "valueFrom":
 			e.indirect = d.PeekKind() != 'n'
 			err = d.SkipValue()

@@ -83,7 +83,7 @@ func ReadReview(body []byte) (*Request, error) {
 			kind, err = d.string()
 		case "request":
 			found = d.PeekKind() == '{'
-			err = request.read(d, body)
+			err = request.read(d)
 		default:
 			err = d.SkipValue()
 		}
@@ -117,7 +117,7 @@ var (
 	userInfoMembers = members("username", "groups")
 )
 
-func (r *Request) read(d *decoder, body []byte) error {
+func (r *Request) read(d *decoder) error {
 	return d.object(requestMembers, func(member string) (err error) {
 		switch member {
 		case "uid":
@@ -137,9 +137,9 @@ func (r *Request) read(d *decoder, body []byte) error {
 		case "userInfo":
 			err = r.User.read(d)
 		case "object":
-			r.Object, err = d.raw(body)
+			r.Object, err = d.raw()
 		case "oldObject":
-			r.OldObject, err = d.raw(body)
+			r.OldObject, err = d.raw()
 		case "dryRun":
 			r.DryRun, err = d.bool()
 		default:

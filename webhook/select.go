@@ -95,19 +95,19 @@ func (s *selection) container(list string, i int, c *container, agent bool) {
 	inner := imageSource{inner: true}
 	for _, e := range c.env {
 		if e.name == "CODER_INNER_USERNAME" {
-			inner.innerUser = e.value
+			inner.innerUser = e.value()
 			if e.indirect {
 				inner.innerUser = "(from a Secret or ConfigMap)"
 			}
 		}
 	}
 	for j, e := range c.env {
-		if !slices.Contains(s.env.Names, e.name) || !e.indirect && e.value == "" || e.indirect && s.env.AllowUnresolved {
+		if !slices.Contains(s.env.Names, e.name) || !e.indirect && e.value() == "" || e.indirect && s.env.AllowUnresolved {
 			continue
 		}
 		image := &Image{
 			Where: where + ".env[" + e.name + "]", Pointer: pointer + "/env/" + strconv.Itoa(j) + "/value",
-			Role: role, Text: e.value, source: inner,
+			Role: role, Text: e.value(), source: inner,
 		}
 		if e.indirect {
 			image.Error = "the image comes from a Secret or ConfigMap and cannot be seen here; write it as a plain value"

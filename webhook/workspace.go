@@ -25,6 +25,18 @@ var productLabels = [...]struct {
 	{"okteto", "", "interactive.dev.okteto.com", ""},
 }
 
+// keptLabels are the labels and annotations that a decision looks at; decoding drops the others.
+var keptLabels = labelNames()
+
+func labelNames() []string {
+	names := []string{mirrorAnnotation, ImagesAnnotation}
+	for _, p := range productLabels {
+		names = append(names, p.owner, p.name, p.template)
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
+}
+
 // workspaceOf recognises a workspace by labels and annotations of object or template, then by a Coder agent.
 func workspaceOf(o *object) Workspace {
 	value := func(key string) string {

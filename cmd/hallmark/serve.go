@@ -101,9 +101,11 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	}
 	log.Info("serving", "address", s.Addr().String(), "metrics", metricsAddress)
 	watching, stop := context.WithCancel(ctx)
-	watched := make(chan error, 1)
+	watched, tuned := make(chan error, 1), make(chan struct{})
 	go func() { watched <- l.watch(watching) }()
+	go func() { defer close(tuned); tuneCollector(watching) }()
 	err = s.Run(ctx)
 	stop()
+	<-tuned
 	return errors.Join(err, <-watched, l.close())
 }

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -73,7 +74,8 @@ func (h *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // the API server that has gone away is the only one to whom it would matter
+	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // or net/http sends what is over 2 kB in chunks
+	_, _ = w.Write(body)                                      // the API server that has gone away is the only one to whom it would matter
 	h.metrics.reviewed(h.flow.path, decision, elapsed)
 	h.logDecision(ctx, request, decision, elapsed)
 }
