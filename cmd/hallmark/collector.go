@@ -13,9 +13,8 @@ import (
 // heap is a few megabytes and each collection goes through all of it, so collecting half as often is worth 8 MiB.
 const garbageBytes = 8 << 20
 
-// tuneCollector sets the percentage of the garbage collector by what is alive, until ctx ends. A heap of more than
-// garbageBytes is collected as by default, and a limit of memory (GOMEMLIMIT) holds in any case. Whoever sets GOGC knows
-// better.
+// tuneCollector sets the percentage of the garbage collector by what is alive, until ctx ends. A limit of memory (GOMEMLIMIT)
+// holds in any case. Whoever sets GOGC knows better.
 func tuneCollector(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -40,6 +39,6 @@ func tuneCollector(ctx context.Context) {
 
 // collectorPercent is the share of live bytes that may be added as garbage.
 func collectorPercent(live uint64) int {
-	const most = 400
-	return int(min(max(garbageBytes*100/max(live, 1), 100), most))
+	const least, most = 50, 400
+	return int(min(max(garbageBytes*100/max(live, 1), least), most))
 }

@@ -251,7 +251,7 @@ func defaults() File {
 		Pin:        Pin{Pods: webhook.PinRewrite}, PullSecrets: PullSecrets{CacheTTL: Duration(30 * time.Second)},
 		Cache: Cache{
 			TagTTL: Duration(time.Minute), VerifiedTTL: Duration(24 * time.Hour), StaleIfError: Duration(7 * 24 * time.Hour),
-			MaxBytes: 128 << 20, DirBytes: 1 << 30,
+			MaxBytes: 30 << 20, DirBytes: 1 << 30,
 		},
 		Limits: Limits{
 			Deadline: Duration(8 * time.Second), ManifestBytes: 4 << 20, ConfigBytes: 8 << 20, Signatures: 100,

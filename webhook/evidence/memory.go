@@ -41,9 +41,12 @@ func (m *memory[V]) get(key string) (V, bool) {
 	return e.value, ok
 }
 
+// entryBytes is what an entry takes beside its key and value: an element of the list, one of the map and their pointers.
+const entryBytes = 160
+
 // add remembers a value of about so many bytes, unless it alone is more than there may be.
 func (m *memory[V]) add(key string, value V, bytes int64) {
-	e := entry[V]{value, bytes + int64(len(key))}
+	e := entry[V]{value, bytes + int64(len(key)) + entryBytes}
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	m.lru.Remove(key)

@@ -44,15 +44,17 @@ func NewStore(limits Limits, disk *Disk) *Store {
 	if limits.Entries <= 0 {
 		limits.Entries = 10_000
 	}
-	// Contents take nearly all; the rest is small and bounded by its number.
+	// Attestations may have megabytes each, and cost as much again every time they are not remembered. All the rest is a
+	// few kilobytes an image.
+	rest := limits.Bytes / 5
 	return &Store{
 		disk:      disk,
-		manifests: newMemory[webhook.Manifest](limits.Entries, limits.Bytes/4),
-		blobs:     newMemory[[]byte](limits.Entries, limits.Bytes/4),
-		tags:      newMemory[tag](limits.Entries, limits.Bytes/16),
-		facts:     newMemory[*webhook.Content](limits.Entries, limits.Bytes/8),
-		proofs:    newMemory[proof](limits.Entries, limits.Bytes/16),
-		attested:  newMemory[proof](limits.Entries, limits.Bytes/4),
+		manifests: newMemory[webhook.Manifest](limits.Entries, rest/4),
+		blobs:     newMemory[[]byte](limits.Entries, rest/4),
+		facts:     newMemory[*webhook.Content](limits.Entries, rest/4),
+		tags:      newMemory[tag](limits.Entries, rest/8),
+		proofs:    newMemory[proof](limits.Entries, rest/8),
+		attested:  newMemory[proof](limits.Entries, limits.Bytes-rest),
 	}
 }
 

@@ -22,9 +22,9 @@ type judged struct {
 }
 
 // memoryBytes bounds each of the two halves of a memory. A judgement without findings counts judgementBytes, so that about
-// 10,000 are kept in a half.
+// 5,000 are kept in a half.
 const (
-	memoryBytes    = 2 << 20
+	memoryBytes    = 1 << 20
 	judgementBytes = 200
 )
 
