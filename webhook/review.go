@@ -154,6 +154,7 @@ func (r *Reviewer) begin(request *Request, mutating bool) (*review, *Decision) {
 	if err := v.selectChanged(); err != nil {
 		return settle(v.malformed(err))
 	}
+	request.decoder = nil // whoever keeps the request does not keep all that came with it
 	if len(v.changed) == 0 {
 		return settle(v.allow())
 	}
