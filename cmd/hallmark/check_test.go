@@ -292,7 +292,7 @@ func webhookOf(t *testing.T, f *harness.Fixture) *servertest.Client {
 	}
 	t.Cleanup(g.close)
 	s := httptest.NewTLSServer(server.Handler(server.Config{
-		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second, MaxInFlight: 256,
+		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second,
 		Log: slog.New(slog.DiscardHandler), Metrics: server.NewMetrics(),
 	}))
 	t.Cleanup(s.Close)

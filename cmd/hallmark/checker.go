@@ -35,7 +35,7 @@ func newChecker(ctx context.Context, c *config.Config, policies policy.Source, o
 	}
 	c.Cache.Dir = ""
 	c.PullSecrets.Enabled = false
-	store, err := openStore(c)
+	store, err := openStore(c, int64(c.Cache.MaxBytes))
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func pullImages(ctx context.Context, io streams, f pullFlags) (err error) {
 	}
 	c.Cache.Dir = dir
 	c.PullSecrets.Enabled = false // there is no pod, and perhaps no cluster
-	store, err := openStore(c)
+	store, err := openStore(c, int64(c.Cache.MaxBytes))
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (l *loader) read(ctx context.Context) (*inputs, error) {
 // replace puts a generation in force that is made of a source, whose fingerprint is given.
 func (l *loader) replace(ctx context.Context, in *inputs, source policy.Source) error {
 	if l.outside.store == nil {
-		store, err := openStore(in.config)
+		store, err := openStore(in.config, l.cacheBytes(in.config))
 		if err != nil {
 			return err
 		}
@@ -222,9 +222,19 @@ func (l *loader) close() error {
 	return err
 }
 
+// cacheBytes is what the configuration gives the cache, as far as the memory allows it.
+func (l *loader) cacheBytes(c *config.Config) int64 {
+	wanted, bound := int64(c.Cache.MaxBytes), l.outside.cacheBytes
+	if bound == 0 || wanted <= bound {
+		return wanted
+	}
+	l.log.Warn("cache.maxBytes is more than a quarter of the memory that the process may have, which is what the cache gets", "bytes", bound)
+	return bound
+}
+
 // openStore makes the memory of the process, over a directory when the configuration names one.
-func openStore(c *config.Config) (*evidence.Store, error) {
-	limits := evidence.Limits{Bytes: int64(c.Cache.MaxBytes)}
+func openStore(c *config.Config, bytes int64) (*evidence.Store, error) {
+	limits := evidence.Limits{Bytes: bytes}
 	if c.Cache.Dir == "" {
 		return evidence.NewStore(limits, nil), nil
 	}

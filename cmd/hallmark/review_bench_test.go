@@ -117,7 +117,7 @@ func benchHandler(b *testing.B, f *harness.Fixture) http.Handler {
 	}
 	b.Cleanup(g.close)
 	return server.Handler(server.Config{
-		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second, MaxInFlight: 256,
+		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second,
 		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)), Metrics: server.NewMetrics(),
 	})
 }

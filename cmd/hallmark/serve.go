@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-admission/hallmark/webhook/registry"
@@ -19,6 +22,8 @@ type serveFlags struct {
 	metricsListen string
 	cert, key     string
 	shutdownDelay time.Duration
+	inFlight      int
+	queue         int
 	record        string
 	logLevel      slog.Level
 }
@@ -40,6 +45,10 @@ pullSecrets.`,
 			if err := f.logLevel.UnmarshalText([]byte(level)); err != nil {
 				return hinted{err, "--log-level is debug, info, warn or error"}
 			}
+			if f.inFlight < minInFlight || f.queue < 1 {
+				return hinted{errors.New("--max-in-flight or --max-queue is too small"),
+					fmt.Sprintf("give at least %d reviews in flight, some of which will wait for registries, and a queue of at least 1", minInFlight)}
+			}
 			log := slog.New(slog.NewJSONHandler(io.err, &slog.HandlerOptions{Level: f.logLevel}))
 			return serve(cmd.Context(), f, log)
 		},
@@ -52,6 +61,8 @@ pullSecrets.`,
 	flags.StringVar(&f.cert, "tls-cert", "", "`file` with the serving certificate, PEM")
 	flags.StringVar(&f.key, "tls-key", "", "`file` with its private key, PEM")
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 15*time.Second, "how long to go on accepting connections after SIGTERM")
+	flags.IntVar(&f.inFlight, "max-in-flight", server.DefaultInFlight, "`reviews` that are decided at the same time, those included that wait for a registry")
+	flags.IntVar(&f.queue, "max-queue", server.DefaultQueue, "`reviews` that wait for their turn; further ones are refused at once")
 	flags.StringVar(&f.record, "record", "", "`directory` for a recording of what is decided, for hallmark replay; without env values")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	for _, name := range []string{"config", "tls-cert", "tls-key"} {
@@ -62,15 +73,47 @@ pullSecrets.`,
 	return cmd
 }
 
-// largeAnswers bounds the memory of what registries send: 8 MiB each with the default limits.
+// minInFlight leaves most of them to wait for registries.
+const minInFlight = 8
+
+// limitMemory has the garbage collector keep the process below nine tenths of the memory that its container may have,
+// unless GOMEMLIMIT says something else. It gives the limit in bytes, 0 when there is none.
+func limitMemory(log *slog.Logger) int64 {
+	limit, err := memlimit.Set(memlimit.WithRatio(0.9))
+	if err != nil {
+		log.Warn("the memory limit of the container could not be read; set GOMEMLIMIT", "error", err)
+	}
+	if limit == math.MaxInt64 {
+		return 0
+	}
+	return limit
+}
+
+// shares divides the memory that the process may have, so that all of its parts together stay below it. Half is left for
+// what reviews need besides, and for the garbage collector.
+type shares struct {
+	bodies  int64 // of large requests, in bytes
+	answers int   // large ones of registries at the same time: 8 MiB each with the default limits
+	cache   int64 // most bytes of the cache; 0 is as many as the configuration says
+}
+
 const largeAnswers = 8
+
+func sharesOf(memory int64) shares {
+	if memory == 0 {
+		return shares{answers: largeAnswers}
+	}
+	return shares{bodies: memory / 8, answers: int(min(largeAnswers, max(2, memory>>26))), cache: memory / 4}
+}
 
 // serve runs the webhook until ctx ends.
 func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
+	memory := limitMemory(log)
+	share := sharesOf(memory)
 	metrics := server.NewMetrics()
 	l := newLoader(f.config, f.policies, outside{
 		now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, log: log,
-		budget: registry.NewBudget(largeAnswers),
+		budget: registry.NewBudget(share.answers), cacheBytes: share.cache,
 	}, metrics)
 	// Without its policies the webhook serves, is not ready, and answers that it has none.
 	if err := l.load(ctx); unfinished(err) {
@@ -91,6 +134,7 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: current,
 		Deadline:      time.Duration(l.wanted.config.Limits.Deadline),
 		ShutdownDelay: f.shutdownDelay, Log: log, Metrics: metrics,
+		Limits: server.Limits{InFlight: f.inFlight, Queue: f.queue, BodyBytes: share.bodies},
 	})
 	if err != nil {
 		return errors.Join(err, l.close())
@@ -99,7 +143,7 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	if a := s.MetricsAddr(); a != nil {
 		metricsAddress = a.String()
 	}
-	log.Info("serving", "address", s.Addr().String(), "metrics", metricsAddress)
+	log.Info("serving", "address", s.Addr().String(), "metrics", metricsAddress, "memory", memory)
 	watching, stop := context.WithCancel(ctx)
 	watched, tuned := make(chan error, 1), make(chan struct{})
 	go func() { watched <- l.watch(watching) }()

@@ -43,6 +43,8 @@ type outside struct {
 	trust   *signature.Trust // of the generation before; nil at first
 	budget  registry.Budget  // of all clients together; nil is one for each
 
+	cacheBytes int64 // most that the cache may have of the memory, whatever the configuration says; 0 is no bound
+
 	kubernetes pullsecrets.Config // where pull secrets are read; zero is what a pod is given
 	log        *slog.Logger       // told of what could not be read from outside; nil tells nobody
 }

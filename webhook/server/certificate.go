@@ -62,31 +62,71 @@ func (c *certificate) valid(now time.Time) error {
 	return nil
 }
 
+// A certificate that ends within this time is warned of, once a day.
+const (
+	endsSoon  = 7 * 24 * time.Hour
+	warnEvery = 24 * time.Hour
+)
+
 // watch loads the files again when they change, until ctx ends.
 func (c *certificate) watch(ctx context.Context, every time.Duration, metrics *Metrics, log *slog.Logger) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	failed := false
+	w := certificateWatch{certificate: c, metrics: metrics, log: log}
+	w.warn(time.Now())
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-		}
-		changed, err := c.load()
-		switch {
-		case err != nil && !failed:
-			metrics.Reloaded("certificate", err)
-			log.Error("certificate could not be reloaded; the old one stays", "error", err)
-		case changed:
-			metrics.Reloaded("certificate", nil)
-			log.Info("certificate reloaded")
-		}
-		failed = err != nil
-		if pair := c.current.Load(); pair != nil {
-			metrics.certificateExpiry.Set(float64(pair.Leaf.NotAfter.Unix()))
+		case now := <-ticker.C:
+			w.look()
+			w.warn(now)
 		}
 	}
+}
+
+// certificateWatch remembers what was said already.
+type certificateWatch struct {
+	*certificate
+	metrics  *Metrics
+	log      *slog.Logger
+	failures int // in a row
+	warned   time.Time
+}
+
+// look loads the files if they have changed. What fails once may be files of which one is written already and the other
+// is not; what fails twice is wrong.
+func (w *certificateWatch) look() {
+	changed, err := w.load()
+	if err != nil {
+		if w.failures++; w.failures == 2 {
+			w.metrics.Reloaded("certificate", err)
+			w.log.Error("certificate could not be reloaded; the old one stays", "error", err)
+		}
+		return
+	}
+	w.failures = 0
+	if changed {
+		leaf := w.current.Load().Leaf
+		w.metrics.Reloaded("certificate", nil)
+		w.metrics.certificateExpiry.Set(float64(leaf.NotAfter.Unix()))
+		w.log.Info("certificate reloaded", "expires", leaf.NotAfter.UTC())
+		w.warned = time.Time{}
+	}
+}
+
+// warn tells of an end that is near.
+func (w *certificateWatch) warn(now time.Time) {
+	end := w.current.Load().Leaf.NotAfter
+	if end.Sub(now) > endsSoon || now.Sub(w.warned) < warnEvery {
+		return
+	}
+	w.warned = now
+	if now.After(end) {
+		w.log.Error("the serving certificate has expired: API servers refuse it; renew the files", "expired", end.UTC(), "file", w.certFile)
+		return
+	}
+	w.log.Warn("the serving certificate ends soon; renew the files", "expires", end.UTC(), "file", w.certFile)
 }
 
 // config is for a server that kube-apiserver calls: TLS 1.2 or later, and HTTP/1.1, which is what it speaks to webhooks.

@@ -43,7 +43,9 @@ type reviews struct {
 	deadline time.Duration
 	log      *slog.Logger
 	metrics  *Metrics
-	slots    chan struct{}
+	turns    *turns
+	room     *room
+	decided  func(path string, request *webhook.Request, d webhook.Decision, elapsed time.Duration) // may be nil
 }
 
 // httpError is an answer to what is not a review.
@@ -54,6 +56,12 @@ type httpError struct {
 
 func (h *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	taken, ok := h.room.enter(r)
+	if !ok {
+		h.noRoom(w)
+		return
+	}
+	defer h.room.leave(taken)
 	request, refused := h.read(w, r)
 	if refused != nil {
 		h.metrics.reviewed(h.flow.path, webhook.Decision{Outcome: webhook.Failed}, time.Since(start))
@@ -63,9 +71,12 @@ func (h *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "hallmark: "+refused.text, refused.code)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), h.timeout(r))
+	connection := connectionOf(r.Context())
+	connection.begin()
+	defer connection.end()
+	ctx, cancel := context.WithDeadline(r.Context(), start.Add(h.timeout(r)))
 	defer cancel()
-	decision := h.decide(ctx, request)
+	decision := h.decide(ctx, cancel, request)
 	elapsed := time.Since(start)
 	body, err := encode(request, decision)
 	if err != nil {
@@ -78,6 +89,17 @@ func (h *reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)                                      // the API server that has gone away is the only one to whom it would matter
 	h.metrics.reviewed(h.flow.path, decision, elapsed)
 	h.logDecision(ctx, request, decision, elapsed)
+	if h.decided != nil {
+		h.decided(h.flow.path, request, decision, elapsed)
+	}
+}
+
+// noRoom refuses a body that is not read. The API server tries again after that time, within its own time-out.
+func (h *reviews) noRoom(w http.ResponseWriter) {
+	h.metrics.overloaded("bodies")
+	h.metrics.reviewed(h.flow.path, webhook.Decision{Outcome: webhook.Undecided}, h.room.patience)
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "hallmark: overloaded by large reviews; try again", http.StatusServiceUnavailable)
 }
 
 // read takes a review off the wire.
@@ -130,7 +152,7 @@ func (h *reviews) timeout(r *http.Request) time.Duration {
 }
 
 // decide contains a panic in one review: it denies, is counted, and the process lives on.
-func (h *reviews) decide(ctx context.Context, request *webhook.Request) (decision webhook.Decision) {
+func (h *reviews) decide(ctx context.Context, cancel context.CancelFunc, request *webhook.Request) (decision webhook.Decision) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.metrics.panics.Inc()
@@ -140,12 +162,11 @@ func (h *reviews) decide(ctx context.Context, request *webhook.Request) (decisio
 				"Hallmark failed on this object, so it is not allowed; ask your cluster admin to look up the decision in its log.")
 		}
 	}()
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	case <-ctx.Done():
-		return refusal(request, webhook.Undecided, http.StatusServiceUnavailable, "Hallmark is overloaded; try again.")
+	turn := h.turns.take(ctx, cancel)
+	if turn == nil {
+		return overloaded(request)
 	}
+	defer h.turns.end(turn)
 	h.metrics.inFlight.Inc()
 	defer h.metrics.inFlight.Dec()
 	reviewer := h.current()
@@ -153,7 +174,15 @@ func (h *reviews) decide(ctx context.Context, request *webhook.Request) (decisio
 		return refusal(request, webhook.Undecided, http.StatusServiceUnavailable,
 			"Hallmark has no valid configuration yet; try again, or tell your cluster admin.")
 	}
-	return h.flow.review(reviewer, ctx, request)
+	decision = h.flow.review(reviewer, ctx, request)
+	if turn.ended.Load() && decision.Outcome != webhook.Denied {
+		return overloaded(request)
+	}
+	return decision
+}
+
+func overloaded(request *webhook.Request) webhook.Decision {
+	return refusal(request, webhook.Undecided, http.StatusServiceUnavailable, "Hallmark is overloaded; try again.")
 }
 
 // refusal is a decision of the server itself.

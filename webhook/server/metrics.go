@@ -26,6 +26,8 @@ type Metrics struct {
 	cacheRequests     *prometheus.CounterVec
 	certificateExpiry prometheus.Gauge
 	inFlight          prometheus.Gauge
+	queued            prometheus.Gauge
+	overload          *prometheus.CounterVec
 	panics            prometheus.Counter
 }
 
@@ -61,17 +63,42 @@ func NewMetrics() *Metrics {
 		cacheRequests:     counter("cache_requests_total", "Look-ups in the caches.", "cache", "result"),
 		certificateExpiry: gauge("certificate_expiry_timestamp_seconds", "When the serving certificate ends, in seconds since 1970."),
 		inFlight:          gauge("in_flight_requests", "Reviews that are being decided."),
+		queued:            gauge("queued_requests", "Reviews that wait for their turn to be decided."),
+		overload: counter("overload_total", "What was turned away or ended since there was too much: queue and waiting are reviews, "+
+			"bodies large reviews that were not read, connections those that were closed.", "what"),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "hallmark_panics_total", Help: "Panics that were contained in one review.",
 		}),
 	}
 	m.Registry.MustRegister(
 		m.requests, m.duration, m.findings, m.exempted, m.exemptionExpiry, m.registryRequests, m.registryDuration, m.policy, m.reloads, m.cacheRequests,
-		m.certificateExpiry, m.inFlight, m.panics,
+		m.certificateExpiry, m.inFlight, m.queued, m.overload, m.panics,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	m.begin()
 	return m
 }
+
+// begin has the counters that alerts watch begin at 0, so that their first increase is seen.
+func (m *Metrics) begin() {
+	for _, flow := range flows() {
+		for _, outcome := range []webhook.Outcome{webhook.Allowed, webhook.Patched, webhook.Denied, webhook.Undecided, webhook.Failed} {
+			if outcome != webhook.Patched || flow.path == "/mutate" {
+				m.requests.WithLabelValues(flow.path, string(outcome))
+			}
+		}
+	}
+	for _, what := range []string{"queue", "waiting", "bodies", "connections"} {
+		m.overload.WithLabelValues(what)
+	}
+	for _, what := range []string{"config", "certificate"} {
+		for _, result := range []string{"success", "failure"} {
+			m.reloads.WithLabelValues(what, result)
+		}
+	}
+}
+
+func (m *Metrics) overloaded(what string) { m.overload.WithLabelValues(what).Inc() }
 
 func (m *Metrics) reviewed(path string, d webhook.Decision, elapsed time.Duration) {
 	m.requests.WithLabelValues(path, string(d.Outcome)).Inc()

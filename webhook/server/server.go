@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/hallmark-admission/hallmark/webhook"
 )
 
 // Config is what a Server needs.
@@ -23,9 +25,45 @@ type Config struct {
 	Current       func() Reviewer // the Reviewer of the moment, nil while there is none
 	Deadline      time.Duration   // for one review
 	ShutdownDelay time.Duration   // how long it still accepts connections after it was told to stop
-	MaxInFlight   int             // reviews that are decided at the same time; 0 for 256
+	Limits        Limits
 	Log           *slog.Logger
 	Metrics       *Metrics
+
+	// Wrap is put around the handler of reviews, and Decided is told of each decision after it was answered; it must not
+	// keep the caller, nor what the request holds. Both may be nil.
+	Wrap    func(http.Handler) http.Handler
+	Decided func(path string, request *webhook.Request, d webhook.Decision, elapsed time.Duration)
+}
+
+// Limits bound what may go on at the same time. 0 is the default.
+type Limits struct {
+	InFlight    int   // reviews that are decided, those included that wait for a registry
+	Queue       int   // reviews that wait for their turn; further ones are refused at once
+	Connections int   // to the webhook; by default as many as there may be reviews, and some
+	BodyBytes   int64 // of all large bodies together
+}
+
+// Three API servers send no more than 600 mutating requests at the same time (kube-apiserver,
+// --max-mutating-requests-inflight=200), and one replica may have to take them all.
+const (
+	DefaultInFlight = 640
+	DefaultQueue    = 640
+
+	spareConnections   = 128 // idle ones, and probes
+	metricsConnections = 64
+)
+
+func (l Limits) withDefaults() Limits {
+	if l.InFlight <= 0 {
+		l.InFlight = DefaultInFlight
+	}
+	if l.Queue <= 0 {
+		l.Queue = DefaultQueue
+	}
+	if l.Connections <= 0 {
+		l.Connections = l.InFlight + l.Queue + spareConnections
+	}
+	return l
 }
 
 // A Server listens from New on, and serves while Run does.
@@ -34,24 +72,28 @@ type Server struct {
 	certificate *certificate
 	listener    net.Listener
 	metrics     net.Listener
+	turns       *turns
 	stopping    atomic.Bool
 }
 
 // New checks the configuration, loads the certificate and binds the listeners.
 func New(config Config) (*Server, error) {
-	if config.MaxInFlight <= 0 {
-		config.MaxInFlight = 256
+	config.Limits = config.Limits.withDefaults()
+	s := &Server{
+		config: config, certificate: &certificate{certFile: config.CertFile, keyFile: config.KeyFile},
+		turns: newTurns(config.Limits.InFlight, config.Limits.Queue, config.Metrics),
 	}
-	s := &Server{config: config, certificate: &certificate{certFile: config.CertFile, keyFile: config.KeyFile}}
 	_, certErr := s.certificate.load()
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
 		return nil, errors.Join(certErr, fmt.Errorf("listen for admission reviews: %w", err))
 	}
-	s.listener = listener
+	s.listener = newConnections(listener, config.Limits.Connections, config.Metrics)
 	if config.MetricsListen != "" {
-		if s.metrics, err = net.Listen("tcp", config.MetricsListen); err != nil {
+		if listener, err = net.Listen("tcp", config.MetricsListen); err != nil {
 			err = fmt.Errorf("listen for metrics: %w", err)
+		} else {
+			s.metrics = newConnections(listener, metricsConnections, config.Metrics)
 		}
 	}
 	if err := errors.Join(certErr, err); err != nil {
@@ -77,7 +119,7 @@ func (s *Server) MetricsAddr() net.Addr {
 }
 
 // Run serves until ctx ends. Then it is unready at once, goes on accepting for ShutdownDelay, asking clients to close
-// their connections, and returns when the last review is answered.
+// their connections, and returns when the last review is answered. Probes and metrics end last.
 func (s *Server) Run(ctx context.Context) error {
 	servers := []*http.Server{s.server(s.handler())}
 	listeners := []net.Listener{tls.NewListener(s.listener, s.certificate.config())}
@@ -99,7 +141,7 @@ func (s *Server) Run(ctx context.Context) error {
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
-		s.drain()
+		err = s.drain(failed)
 	}
 	stopWatching()
 	<-watched
@@ -107,19 +149,29 @@ func (s *Server) Run(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.Background(), s.config.Deadline+time.Second)
 	defer cancel()
 	for _, server := range servers {
-		err = errors.Join(err, server.Shutdown(end))
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+		if late := server.Shutdown(end); late != nil {
+			err = errors.Join(err, fmt.Errorf("stop: a review was not answered in time: %w", late), server.Close())
+		}
 	}
 	return err
 }
 
-// drain lets endpoints and keep-alive connections move away before the listener closes.
-func (s *Server) drain() {
+// settling is how long a request may be on its way when the listener closes.
+const settling = 200 * time.Millisecond
+
+// drain lets endpoints and keep-alive connections move away before the listener closes. The connections that are left
+// then are idle, but for requests that were sent at that moment: http.Server would close on those.
+func (s *Server) drain(failed <-chan error) error {
 	s.stopping.Store(true)
 	s.config.Log.Info("stopping", "delay", s.config.ShutdownDelay)
-	time.Sleep(s.config.ShutdownDelay)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(s.config.ShutdownDelay):
+	}
+	err := s.listener.Close()
+	time.Sleep(settling)
+	return err
 }
 
 // parting asks clients to open a new connection, which no longer comes here, once the server is stopping. Closing their
@@ -137,10 +189,11 @@ func (s *Server) server(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second,
+		ReadTimeout:       10 * time.Second, // what an API server waits for the answer, by default
 		WriteTimeout:      40 * time.Second, // more than the 30s that the API server may wait
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    16 << 10,
+		ConnContext:       withConnection,
 		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 	}
 }
@@ -148,21 +201,29 @@ func (s *Server) server(handler http.Handler) *http.Server {
 // handler serves the webhook port.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", Handler(s.config))
+	mux.Handle("/", reviewing(s.config, s.turns))
 	s.probes(mux)
 	return s.parting(mux)
 }
 
 // Handler answers reviews on /mutate and /validate, without probes and TLS. Of the configuration it needs Current,
-// Deadline, MaxInFlight, Log and Metrics.
+// Deadline, Log and Metrics.
 func Handler(config Config) http.Handler {
+	limits := config.Limits.withDefaults()
+	return reviewing(config, newTurns(limits.InFlight, limits.Queue, config.Metrics))
+}
+
+func reviewing(config Config, turns *turns) http.Handler {
 	mux := http.NewServeMux()
-	slots := make(chan struct{}, config.MaxInFlight)
+	room := newRoom(config.Limits.BodyBytes)
 	for _, flow := range flows() {
 		mux.Handle(flow.path, &reviews{
-			flow: flow, current: config.Current, deadline: config.Deadline,
-			log: config.Log, metrics: config.Metrics, slots: slots,
+			flow: flow, current: config.Current, deadline: config.Deadline, log: config.Log, metrics: config.Metrics,
+			turns: turns, room: room, decided: config.Decided,
 		})
+	}
+	if config.Wrap != nil {
+		return config.Wrap(mux)
 	}
 	return mux
 }
@@ -174,16 +235,19 @@ func (s *Server) metricsHandler() http.Handler {
 	return mux
 }
 
-// probes: alive is the process; ready is one that would decide.
+// probes: alive is a process in which reviews end; ready is one that would decide.
 func (s *Server) probes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := s.ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
+	probe := func(check func() error) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			if err := check(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ok")
 		}
-		fmt.Fprintln(w, "ok")
-	})
+	}
+	mux.HandleFunc("GET /livez", probe(func() error { return s.turns.stuck(time.Now()) }))
+	mux.HandleFunc("GET /readyz", probe(s.ready))
 }
 
 func (s *Server) ready() error {

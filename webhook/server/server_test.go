@@ -173,30 +173,6 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestOverload: what cannot be decided in time is refused, not left hanging.
-func TestOverload(t *testing.T) {
-	release := make(chan struct{})
-	r := start(t, only(reviewer{validate: func(ctx context.Context, q *webhook.Request) webhook.Decision {
-		<-release
-		return allow(ctx, q)
-	}}), func(c *Config) { c.MaxInFlight, c.Deadline = 1, 200*time.Millisecond })
-	var group sync.WaitGroup
-	group.Go(func() {
-		if response, err := r.client.Review(t.Context(), "/validate", pod()); err != nil || !response.Allowed {
-			t.Errorf("the first review got %+v, %v", response, err)
-		}
-	})
-	for testutil.ToFloat64(r.config.Metrics.inFlight) < 1 {
-		time.Sleep(time.Millisecond)
-	}
-	response, err := r.client.Review(t.Context(), "/validate", pod())
-	if err != nil || response.Allowed || response.Result.Code != 503 || !strings.Contains(response.Result.Message, "overloaded") {
-		t.Errorf("the second review got %+v, %v", response, err)
-	}
-	close(release)
-	group.Wait()
-}
-
 // TestReadiness tells the truth about configuration and certificate; liveness does not depend on them.
 func TestReadiness(t *testing.T) {
 	var current Reviewer
