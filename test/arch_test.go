@@ -28,6 +28,7 @@ func layers() []layer {
 		{"webhook/server", core, adapter}, {"webhook/config", core, adapter}, {"webhook/catalog", core, adapter},
 		{"webhook/registry", core, adapter}, {"webhook/signature", core, adapter}, {"webhook/policy", core, adapter},
 		{"webhook/evidence", core, adapter}, {"webhook/pullsecrets", core, adapter}, {"webhook/cluster", core, adapter}, {"webhook/source", core, adapter},
+		{"webhook/trace", core, adapter}, {"webhook/decisionlog", nil, "it sends what it is given"},
 		{"webhook/registrytest", nil, alone}, {"webhook/servertest", nil, alone},
 		{"policies", nil, "it is Rego and its schema, which Go only embeds"},
 		{"cmd/hallmark", []string{"webhook", "webhook/...", "policies"}, "the product does not need its test programs"},
@@ -55,6 +56,7 @@ func owners() []owner {
 			"who holds it could read a registry past the one hardened transport"},
 		{"k8s.io/client-go", []string{"webhook/cluster"}, "answering an admission needs no Kubernetes credentials"},
 		{"sigs.k8s.io/controller-runtime", []string{"webhook/cluster"}, "answering an admission needs no Kubernetes credentials"},
+		{"go.opentelemetry.io", []string{"webhook/trace"}, "nothing of a decision knows that it is traced"},
 		{"github.com/spf13/cobra", []string{"cmd/hallmark"}, "flags are read where the program is wired"},
 	}
 }
