@@ -25,6 +25,7 @@ type loader struct {
 	outside    outside
 	metrics    *server.Metrics
 	log        *slog.Logger
+	decisions  *decisionLog // nil sends no decisions
 	generation atomic.Pointer[generation]
 	arrived    chan struct{} // has an element when a bundle has changed
 
@@ -98,6 +99,12 @@ func (l *loader) replace(ctx context.Context, in *inputs, source policy.Source) 
 	next, err := newGeneration(ctx, in.config, source, l.outside)
 	if err != nil {
 		return err
+	}
+	if l.decisions != nil {
+		if err := l.decisions.follow(ctx, next); err != nil {
+			next.close()
+			return err
+		}
 	}
 	for _, p := range in.problems {
 		l.log.Warn("configuration", "file", l.configFile, "problem", p.String())

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"time"
 
-	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-admission/hallmark/webhook/registry"
@@ -76,45 +74,23 @@ pullSecrets.`,
 // minInFlight leaves most of them to wait for registries.
 const minInFlight = 8
 
-// limitMemory has the garbage collector keep the process below nine tenths of the memory that its container may have,
-// unless GOMEMLIMIT says something else. It gives the limit in bytes, 0 when there is none.
-func limitMemory(log *slog.Logger) int64 {
-	limit, err := memlimit.Set(memlimit.WithRatio(0.9))
-	if err != nil {
-		log.Warn("the memory limit of the container could not be read; set GOMEMLIMIT", "error", err)
-	}
-	if limit == math.MaxInt64 {
-		return 0
-	}
-	return limit
-}
-
-// shares divides the memory that the process may have, so that all of its parts together stay below it. Half is left for
-// what reviews need besides, and for the garbage collector.
-type shares struct {
-	bodies  int64 // of large requests, in bytes
-	answers int   // large ones of registries at the same time: 8 MiB each with the default limits
-	cache   int64 // most bytes of the cache; 0 is as many as the configuration says
-}
-
-const largeAnswers = 8
-
-func sharesOf(memory int64) shares {
-	if memory == 0 {
-		return shares{answers: largeAnswers}
-	}
-	return shares{bodies: memory / 8, answers: int(min(largeAnswers, max(2, memory>>26))), cache: memory / 4}
-}
-
 // serve runs the webhook until ctx ends.
 func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	memory := limitMemory(log)
 	share := sharesOf(memory)
 	metrics := server.NewMetrics()
+	traces, err := newTraces(ctx, metrics, log)
+	if err != nil {
+		return err
+	}
+	defer traces.close(ctx)
+	decisions := newDecisionLog(metrics, log)
 	l := newLoader(f.config, f.policies, outside{
-		now: time.Now, request: metrics.RegistryRequest, cached: metrics.Cached, log: log,
+		now: time.Now, request: traces.request, cached: metrics.Cached, log: log, tracer: traces.tracer,
 		budget: registry.NewBudget(share.answers), cacheBytes: share.cache,
 	}, metrics)
+	l.decisions = decisions
+	defer decisions.close(ctx)
 	// Without its policies the webhook serves, is not ready, and answers that it has none.
 	if err := l.load(ctx); unfinished(err) {
 		l.tell(err)
@@ -131,10 +107,11 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 		current = l.recorded(r)
 	}
 	s, err := server.New(server.Config{
-		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: current,
+		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: traces.reviewer(current),
 		Deadline:      time.Duration(l.wanted.config.Limits.Deadline),
 		ShutdownDelay: f.shutdownDelay, Log: log, Metrics: metrics,
 		Limits: server.Limits{InFlight: f.inFlight, Queue: f.queue, BodyBytes: share.bodies},
+		Wrap:   traces.wrap(), Decided: decisions.decided,
 	})
 	if err != nil {
 		return errors.Join(err, l.close())

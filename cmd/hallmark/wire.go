@@ -23,6 +23,7 @@ import (
 	"github.com/hallmark-admission/hallmark/webhook/pullsecrets"
 	"github.com/hallmark-admission/hallmark/webhook/registry"
 	"github.com/hallmark-admission/hallmark/webhook/signature"
+	"github.com/hallmark-admission/hallmark/webhook/trace"
 )
 
 // A generation is everything that one configuration and one set of policies make: what a decision is made under.
@@ -37,7 +38,7 @@ type generation struct {
 type outside struct {
 	now     func() time.Time
 	dial    func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
-	request func(registry, operation string, code int, elapsed time.Duration)
+	request func(ctx context.Context, registry, operation string, code int, elapsed time.Duration)
 	cached  func(cache, result string)
 	store   *evidence.Store  // outlives generations
 	trust   *signature.Trust // of the generation before; nil at first
@@ -47,6 +48,7 @@ type outside struct {
 
 	kubernetes pullsecrets.Config // where pull secrets are read; zero is what a pod is given
 	log        *slog.Logger       // told of what could not be read from outside; nil tells nobody
+	tracer     *trace.Tracer      // nil traces nothing
 }
 
 // newGeneration connects the packages. It reports every mistake of configuration and policies.
@@ -80,6 +82,9 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 	}
 	closeAll := func() { closePull(); shared.close(); trust.Close() }
 	rc.Reader, rc.Verifier, rc.Attester, rc.Puller = shared.reader, shared.verifier, shared.verifier, pull
+	if out.tracer != nil {
+		rc = traced(rc, out.tracer)
+	}
 	reviewer, err := webhook.New(rc)
 	if err != nil {
 		closeAll()
@@ -91,6 +96,17 @@ func newGeneration(ctx context.Context, c *config.Config, source policy.Source, 
 		}
 	}
 	return &generation{reviewer: reviewer, config: c, trust: trust, close: closeAll}, nil
+}
+
+// traced has everything that a review waits for traced.
+func traced(rc webhook.Config, t *trace.Tracer) webhook.Config {
+	sources := t.Sources(webhook.Sources{Reader: rc.Reader, Verifier: rc.Verifier, Attester: rc.Attester})
+	rc.Reader, rc.Verifier, rc.Attester = sources.Reader, sources.Verifier, sources.Attester
+	rc.Judge = t.Judge(rc.Judge)
+	if rc.Puller != nil {
+		rc.Puller = t.Puller(rc.Puller)
+	}
+	return rc
 }
 
 // lintCatalogue says what is doubtful about the golden images of a configuration.

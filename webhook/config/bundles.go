@@ -61,10 +61,15 @@ func (v *validator) bundles(f *File) {
 }
 
 func (v *validator) bundleURL(path, text string) {
+	v.url(path, text, "https://policies.corp.example/bundles/workspaces.tar.gz")
+}
+
+// url wants one that may stand in a log, and at which nobody on the way can change or read anything.
+func (v *validator) url(path, text, example string) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "":
-		v.bad(path, "want a URL such as https://policies.corp.example/bundles/workspaces.tar.gz, not %q", text)
+		v.bad(path, "want a URL such as %s, not %q", example, text)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		v.bad(path, "want a URL without credentials, query and fragment: it stands in logs")
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):

@@ -39,6 +39,7 @@ type File struct {
 	Policies     Policies                `yaml:"policies"`
 	PullSecrets  PullSecrets             `yaml:"pullSecrets"`
 	Message      Message                 `yaml:"message"`
+	DecisionLog  DecisionLog             `yaml:"decisionLog"`
 	Cache        Cache                   `yaml:"cache"`
 	Limits       Limits                  `yaml:"limits"`
 }
@@ -215,6 +216,17 @@ type BundleVerification struct {
 	Scope   string `yaml:"scope"`   // that a signature has to have
 }
 
+// DecisionLog says where decisions are sent, in the format of OPA.
+type DecisionLog struct {
+	URL         string            `yaml:"url"`         // "" is nowhere
+	CA          string            `yaml:"ca"`          // file with PEM certificates; the system's when empty
+	Credentials string            `yaml:"credentials"` // file with a bearer token
+	Labels      map[string]string `yaml:"labels"`
+	Input       bool              `yaml:"input"` // the objects too, without values of env variables
+	Every       Duration          `yaml:"every"`
+	MaxBytes    Size              `yaml:"maxBytes"` // of what waits to be sent
+}
+
 // Message says what rejections add.
 type Message struct {
 	HelpURL string `yaml:"helpURL"`
@@ -249,6 +261,7 @@ func defaults() File {
 		Mode:       webhook.Enforce,
 		Workspaces: Workspaces{ImageEnv: []string{"CODER_INNER_IMAGE", "ENVBUILDER_FALLBACK_IMAGE", "FALLBACK_IMAGE"}, UnresolvableEnv: "deny"},
 		Pin:        Pin{Pods: webhook.PinRewrite}, PullSecrets: PullSecrets{CacheTTL: Duration(30 * time.Second)},
+		DecisionLog: DecisionLog{Every: Duration(5 * time.Second), MaxBytes: 16 << 20},
 		Cache: Cache{
 			TagTTL: Duration(time.Minute), VerifiedTTL: Duration(24 * time.Hour), StaleIfError: Duration(7 * 24 * time.Hour),
 			MaxBytes: 30 << 20, DirBytes: 1 << 30,

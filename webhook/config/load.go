@@ -158,6 +158,7 @@ func public(file *File, text []byte) (map[string]any, error) {
 		}
 	}
 	delete(data, "policies")
+	delete(data, "decisionLog")
 	data["registryByHost"], data["goldenByRepository"] = byHost, byRepository
 	data["mode"] = string(file.Mode)
 	data["pin"] = map[string]any{"pods": string(file.Pin.Pods)}
@@ -209,7 +210,7 @@ func (c *Config) Files() []string {
 			files = append(files, s.TrustedRoot)
 		}
 	}
-	files = append(files, c.TUF.Root)
+	files = append(files, c.TUF.Root, c.DecisionLog.CA)
 	for i := range c.Policies.Bundles {
 		files = append(files, c.Policies.Bundles[i].files()...)
 	}

@@ -90,6 +90,7 @@ func (v *validator) file(f *File) {
 	v.breakGlass(f.BreakGlass)
 	v.rewrites(f)
 	v.bundles(f)
+	v.decisionLog(&f.DecisionLog)
 	v.rest(f)
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,52 @@ func TestRebinding(t *testing.T) {
 	_ = listener.Close()
 	if _, connected := <-accepted; connected {
 		t.Error("somebody connected")
+	}
+}
+
+// A name server that does not answer costs no more than a dial may, is named as the reason, and is asked again when it
+// is back: a name that was not found is not remembered.
+func TestNameServerDown(t *testing.T) {
+	const host = "registry.corp.example"
+	var down atomic.Bool
+	answering := resolverFor(t, netip.MustParseAddr("127.0.0.1"))
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if down.Load() {
+			var d net.Dialer
+			return d.DialContext(ctx, "udp", silent.LocalAddr().String())
+		}
+		return answering.Dial(ctx, network, address)
+	}}
+	client, err := New(Config{Hosts: []Host{{Host: host}}, DialContext: filteringDialer(300*time.Millisecond, resolver)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	read := func() *webhook.ReadError {
+		t.Helper()
+		_, err := client.ReadImage(t.Context(), webhook.Reference{Registry: host, Repository: "golden/base", Tag: "v1"}, webhook.DigestOnly)
+		var read *webhook.ReadError
+		if !errors.As(err, &read) {
+			t.Fatalf("got %v", err)
+		}
+		return read
+	}
+	down.Store(true)
+	start := time.Now()
+	if e := read(); e.Failure != webhook.Unavailable || !strings.Contains(e.Reason, "DNS") && !strings.Contains(e.Reason, "did not answer") {
+		t.Errorf("with the name server down: %v", e)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	down.Store(false)
+	if e := read(); e.Failure != webhook.NotAllowed || !strings.Contains(e.Reason, "leads to a loopback address") {
+		t.Errorf("with the name server back, which leads to this machine: %v", e)
 	}
 }
 

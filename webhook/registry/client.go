@@ -16,7 +16,7 @@ import (
 type Client struct {
 	hosts   map[string]*host
 	limits  Limits
-	observe func(registry, operation string, code int, d time.Duration)
+	observe func(ctx context.Context, registry, operation string, code int, d time.Duration)
 	now     func() time.Time
 	budget  Budget
 }
@@ -35,7 +35,7 @@ func New(config Config) (*Client, error) {
 		c.budget = NewBudget(defaultBudget)
 	}
 	if c.observe == nil {
-		c.observe = func(string, string, int, time.Duration) {}
+		c.observe = func(context.Context, string, string, int, time.Duration) {}
 	}
 	if c.now == nil {
 		c.now = time.Now

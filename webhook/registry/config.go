@@ -21,9 +21,9 @@ type Config struct {
 	Limits Limits
 
 	// Observe is told of every HTTP request: the host as configured, the operation ("manifest", "blob", "referrers" or
-	// "token"), the status (0 when none came) and how long it took, the body included. It is called concurrently; nil tells
-	// nobody.
-	Observe func(registry, operation string, code int, d time.Duration)
+	// "token"), the status (0 when none came) and how long it took, the body included; ctx is that of the request. It is
+	// called concurrently; nil tells nobody.
+	Observe func(ctx context.Context, registry, operation string, code int, d time.Duration)
 
 	// Budget bounds the memory of all large answers together; several clients may share one. nil is one for this client.
 	Budget Budget

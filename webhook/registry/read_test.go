@@ -238,7 +238,7 @@ func TestObserve(t *testing.T) {
 	login := withLogin(t, r, "u", "p")
 	client := connect(t, r, func(c *registry.Config) {
 		login(c)
-		c.Observe = func(host, operation string, code int, d time.Duration) {
+		c.Observe = func(_ context.Context, host, operation string, code int, d time.Duration) {
 			if host != r.Host() || d <= 0 {
 				t.Errorf("observed %s %s %d %v", host, operation, code, d)
 			}

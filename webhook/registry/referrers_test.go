@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -265,7 +266,7 @@ func TestReferrersCredentials(t *testing.T) {
 			var seen []string
 			client := connect(t, r, func(c *registry.Config) {
 				login(c)
-				c.Observe = func(_, operation string, code int, _ time.Duration) {
+				c.Observe = func(_ context.Context, _, operation string, code int, _ time.Duration) {
 					seen = append(seen, fmt.Sprint(operation, " ", code))
 				}
 			})

@@ -207,8 +207,8 @@ func (c *Client) send(h *host, request *http.Request, e exchange) (*answer, erro
 	request.Header.Set("User-Agent", userAgent)
 	// Compressed content is refused, so that the cap holds for what is unpacked too.
 	request.Header.Set("Accept-Encoding", "identity")
-	status, start := 0, time.Now()
-	defer func() { c.observe(h.name, e.operation, status, time.Since(start)) }()
+	status, start, ctx := 0, time.Now(), request.Context()
+	defer func() { c.observe(ctx, h.name, e.operation, status, time.Since(start)) }()
 	request, done := boundAttempts(request)
 	defer done()
 	response, err := h.roundTrip(request)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"strconv"
 	"time"
 
@@ -28,6 +29,7 @@ type Metrics struct {
 	inFlight          prometheus.Gauge
 	queued            prometheus.Gauge
 	overload          *prometheus.CounterVec
+	decisionLog       *prometheus.CounterVec
 	panics            prometheus.Counter
 }
 
@@ -66,13 +68,14 @@ func NewMetrics() *Metrics {
 		queued:            gauge("queued_requests", "Reviews that wait for their turn to be decided."),
 		overload: counter("overload_total", "What was turned away or ended since there was too much: queue and waiting are reviews, "+
 			"bodies large reviews that were not read, connections those that were closed.", "what"),
+		decisionLog: counter("decision_log_events_total", "Decisions for the decision log, by what became of them: sent or dropped.", "result"),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "hallmark_panics_total", Help: "Panics that were contained in one review.",
 		}),
 	}
 	m.Registry.MustRegister(
 		m.requests, m.duration, m.findings, m.exempted, m.exemptionExpiry, m.registryRequests, m.registryDuration, m.policy, m.reloads, m.cacheRequests,
-		m.certificateExpiry, m.inFlight, m.queued, m.overload, m.panics,
+		m.certificateExpiry, m.inFlight, m.queued, m.overload, m.decisionLog, m.panics,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.begin()
@@ -90,6 +93,9 @@ func (m *Metrics) begin() {
 	}
 	for _, what := range []string{"queue", "waiting", "bodies", "connections"} {
 		m.overload.WithLabelValues(what)
+	}
+	for _, result := range []string{"sent", "dropped"} {
+		m.decisionLog.WithLabelValues(result)
 	}
 	for _, what := range []string{"config", "certificate"} {
 		for _, result := range []string{"success", "failure"} {
@@ -112,9 +118,14 @@ func (m *Metrics) reviewed(path string, d webhook.Decision, elapsed time.Duratio
 }
 
 // RegistryRequest counts one request to a registry.
-func (m *Metrics) RegistryRequest(registry, operation string, code int, elapsed time.Duration) {
+func (m *Metrics) RegistryRequest(_ context.Context, registry, operation string, code int, elapsed time.Duration) {
 	m.registryRequests.WithLabelValues(registry, operation, strconv.Itoa(code)).Inc()
 	m.registryDuration.WithLabelValues(registry, operation).Observe(elapsed.Seconds())
+}
+
+// DecisionLogged counts decisions for the decision log: result is sent or dropped.
+func (m *Metrics) DecisionLogged(result string, events int) {
+	m.decisionLog.WithLabelValues(result).Add(float64(events))
 }
 
 // Reloaded counts a reload: what is config, policies or certificate; result is success or failure.
