@@ -105,8 +105,14 @@ func (w *Webhook) Kill() {
 // Stop asks the process to end and waits for it.
 func (w *Webhook) Stop() error {
 	w.Client.Close()
-	if err := w.command.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := w.Terminate(); err != nil {
 		return err
 	}
-	return <-w.exited
+	return w.Wait()
 }
+
+// Terminate asks the process to end.
+func (w *Webhook) Terminate() error { return w.command.Process.Signal(syscall.SIGTERM) }
+
+// Wait waits for the end of the process.
+func (w *Webhook) Wait() error { return <-w.exited }

@@ -185,12 +185,15 @@ func (s *Server) parting(next http.Handler) http.Handler {
 	})
 }
 
+// slowest is how long a request may be on its way: what an API server waits for its answer, by default.
+const slowest = 10 * time.Second
+
 func (s *Server) server(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second, // what an API server waits for the answer, by default
-		WriteTimeout:      40 * time.Second, // more than the 30s that the API server may wait
+		ReadTimeout:       max(slowest, s.config.Deadline+time.Second), // its end would cancel the context of a review
+		WriteTimeout:      40 * time.Second,                            // more than the 30s that the API server may wait
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ConnContext:       withConnection,
