@@ -34,7 +34,6 @@ func TestMetrics(t *testing.T) {
 		`admission_duration_seconds_count\{path="/mutate"\} 3`,
 		`admission_duration_seconds_count\{path="/validate"\} 3`,
 		`findings_total\{mode="enforce",rule="registry"\} 1`,
-		`findings_total\{mode="audit",rule="user"\} 1`,
 		`exemptions_total\{exemption="legacy"\} 1`,
 		`exemption_expiry_timestamp_seconds\{exemption="legacy"\} 4\.1\S+`,
 		`registry_requests_total\{code="200",operation="manifest",registry="` + host + `"\} \d+`,

@@ -54,7 +54,7 @@ func TestHourOfOutage(t *testing.T) {
 	client, err := registry.New(registry.Config{
 		Hosts: []registry.Host{{Host: r.Host(), CAPEM: r.CAPEM()}}, Now: clock.Now, Limits: registry.Limits{RequestsPerSecond: 100_000},
 		// Called for one request at a time, as the test asks for one thing at a time.
-		Observe: func(string, string, int, time.Duration) { asked++ },
+		Observe: func(context.Context, string, string, int, time.Duration) { asked++ },
 	})
 	if err != nil {
 		t.Fatal(err)
