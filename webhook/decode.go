@@ -13,11 +13,11 @@ import (
 
 // A decoder reads what a decision needs out of a JSON document and skips the rest, in one pass and by hand: the
 // objects are 4 to 20 kB and the needed part is a tenth of that. It is as strict as the API server: names are
-// case-sensitive, and it refuses duplicate names, names that differ from a known one in case only, invalid UTF-8 and
+// case-sensitive, and it refuses known names that stand twice or differ in case only, invalid UTF-8 and
 // nesting deeper than 10,000. null stands for an absent value, as in Kubernetes.
 //
-// One decoder reads the review first and its objects after it, and keeps what it allocated. The envelope is read without
-// the check for duplicate names in what it skips, as the objects in it are read again with that check.
+// One decoder reads the review first and its objects after it, and keeps what it allocated. Names that are not read may
+// stand twice: nobody looks at them, and remembering all names costs as much as reading them.
 type decoder struct {
 	*jsontext.Decoder
 
@@ -25,9 +25,9 @@ type decoder struct {
 	text     []byte // of the document
 }
 
-func newDecoder(document []byte, options ...jsontext.Options) *decoder {
+func newDecoder(document []byte) *decoder {
 	d := &decoder{document: *bytes.NewBuffer(document), text: document}
-	d.Decoder = jsontext.NewDecoder(&d.document, options...)
+	d.Decoder = jsontext.NewDecoder(&d.document, jsontext.AllowDuplicateNames(true)) // object and labels refuse them
 	return d
 }
 
@@ -37,7 +37,7 @@ func (d *decoder) readAgain(document []byte) *decoder {
 		return newDecoder(document)
 	}
 	d.document, d.text = *bytes.NewBuffer(document), document
-	d.Reset(&d.document)
+	d.Reset(&d.document, jsontext.AllowDuplicateNames(true))
 	return d
 }
 
@@ -46,7 +46,7 @@ func members(names ...string) []string { return names }
 
 var (
 	errCase      = errors.New("name differs from a known one only in upper and lower case")
-	errDuplicate = errors.New("name stands twice in its object")
+	errDuplicate = errors.New("duplicate name in an object")
 )
 
 // object reads an object, or null. It calls read for every name, which must consume the value.
@@ -136,6 +136,9 @@ func (d *decoder) labels() (map[string]string, error) {
 		}
 		if labels == nil {
 			labels = map[string]string{}
+		}
+		if _, twice := labels[keptLabels[i]]; twice {
+			return nil, errDuplicate
 		}
 		if labels[keptLabels[i]], err = d.string(); err != nil {
 			return nil, err

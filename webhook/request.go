@@ -3,8 +3,6 @@ package webhook
 import (
 	"fmt"
 	"strings"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Operation is what is done to an object: CREATE, UPDATE, DELETE or CONNECT.
@@ -71,7 +69,7 @@ func (e *MalformedError) Error() string {
 // ReadReview decodes an AdmissionReview of admission.k8s.io/v1. Object and OldObject of the Request are parts of body.
 // The error is a *MalformedError.
 func ReadReview(body []byte) (*Request, error) {
-	d := newDecoder(body, jsontext.AllowDuplicateNames(true)) // decoder.object refuses those of names that are read
+	d := newDecoder(body)
 	request := &Request{decoder: d}
 	var apiVersion, kind string
 	found := false

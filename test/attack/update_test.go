@@ -239,7 +239,7 @@ func TestProtocol(t *testing.T) {
 		"no uid":           {review + `{"operation":"CREATE"}}`, 400, "/request/uid: is missing"},
 		"no operation":     {review + `{"uid":"1"}}`, 400, "/request/operation"},
 		"duplicate keys":   {review + `{"uid":"1","uid":"2","operation":"CREATE"}}`, 400, "duplicate"},
-		"duplicate image":  {review + `{"uid":"1","operation":"CREATE","kind":{"kind":"Pod"},"object":{"spec":{"containers":[{"image":"a","image":"b"}]}}}}`, 400, "duplicate"},
+		"duplicate image":  {review + `{"uid":"1","operation":"CREATE","kind":{"kind":"Pod"},"object":{"spec":{"containers":[{"image":"a","image":"b"}]}}}}`, 200, "/spec/containers/0/image: duplicate name"},
 		"other case":       {review + `{"uid":"1","operation":"CREATE","Object":{}}}`, 400, "upper and lower case"},
 		"two documents":    {review + `{"uid":"1","operation":"CREATE"}}{}`, 400, "more than one JSON value"},
 		"deep nesting":     {review + strings.Repeat("[", 100_000), 400, "malformed"},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -70,6 +71,9 @@ func (d *document) input(in *webhook.Input, some reads) error {
 		}{{"object", in.Request.Object}, {"old", in.Request.OldObject}} {
 			if len(part.json) == 0 {
 				continue
+			}
+			if !jsontext.Value(part.json).IsValid() {
+				return fmt.Errorf("convert input.%s: a name stands twice in an object", part.name)
 			}
 			value, err := ast.ValueFromReader(bytes.NewReader(part.json))
 			if err != nil {

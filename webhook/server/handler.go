@@ -107,7 +107,7 @@ func (h *reviews) read(w http.ResponseWriter, r *http.Request) (*webhook.Request
 	if r.Method != http.MethodPost {
 		return nil, &httpError{http.StatusMethodNotAllowed, "send an AdmissionReview by POST"}
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+	if !isJSON(r.Header.Get("Content-Type")) {
 		return nil, &httpError{http.StatusUnsupportedMediaType, "want Content-Type: application/json"}
 	}
 	if r.ContentLength > maxBody {
@@ -128,6 +128,14 @@ func (h *reviews) read(w http.ResponseWriter, r *http.Request) (*webhook.Request
 		return nil, &httpError{http.StatusBadRequest, "the AdmissionReview is malformed: " + err.Error()}
 	}
 	return request, nil
+}
+
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true // as the API server writes it
+	}
+	media, _, err := mime.ParseMediaType(contentType)
+	return err == nil && media == "application/json"
 }
 
 // readBody reads everything into one buffer of the announced size.
