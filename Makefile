@@ -19,7 +19,7 @@ SOURCES    := cmd policies test webhook
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | while IFS=: read -r target text; do \
-		printf '  %-7s %s\n' "$$target" "$${text##*## }"; done
+		printf '  %-15s %s\n' "$$target" "$${text##*## }"; done
 	@echo; echo "Variables: VERSION IMAGE_ARCH FUZZTIME BENCH BENCHCOUNT CA SUITES"
 
 .PHONY: build
@@ -39,16 +39,22 @@ e2e: ## Test the webhook behind a real API server; the first time builds Kuberne
 	go run ./test/suites e2e
 
 .PHONY: lint
-lint: bin/.tools ## Build the tools of test/tools and run golangci-lint and govulncheck
+lint: bin/.tools ## Build the tools of test/tools and run golangci-lint, actionlint and govulncheck
 	bin/golangci-lint run ./...
+	bin/actionlint
 	@bin/govulncheck ./...; case $$? in \
 		0) ;; \
 		3) exit 1 ;; \
 		*) echo "lint: vulnerabilities were NOT checked: govulncheck could not run, see above (GOVULNDB names a mirror)" ;; \
 	esac
 
-bin/.tools: test/tools/go.mod test/tools/go.sum
+.PHONY: vulnerabilities
+vulnerabilities: bin/.tools ## Run govulncheck, which has to be able to
+	bin/govulncheck ./...
+
+bin/.tools: $(wildcard test/tools/go.* test/tools/*/go.*)
 	GOBIN=$(CURDIR)/bin go -C test/tools install tool
+	GOBIN=$(CURDIR)/bin go -C test/tools/actionlint install tool
 	@touch $@
 
 .PHONY: fuzz

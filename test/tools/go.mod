@@ -4,7 +4,7 @@
 //
 //	GOBIN=$PWD/bin go -C test/tools install tool
 //
-// golangci-lint brings staticcheck.
+// golangci-lint brings staticcheck. actionlint has a module of its own below this one.
 module github.com/hallmark-admission/hallmark/test/tools
 
 go 1.26.0
