@@ -1,6 +1,8 @@
 # The image of Hallmark with a container engine: docker build --build-arg VERSION=$(git describe --tags --always) .
 # Without one, and reproducibly: make image. Both make the same root filesystem; test/image holds them together.
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+# A tag can be moved: give the builder by the digest that you trust, --build-arg GO=golang:1.26@sha256:… The image itself is built on nothing.
+ARG GO=golang:1.26
+FROM --platform=$BUILDPLATFORM $GO AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
