@@ -8,9 +8,15 @@ BENCH      ?= .
 BENCHCOUNT ?= 1
 CA         ?= /etc/ssl/certs/ca-certificates.crt
 SUITES     ?=
+PLATFORMS  ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+KEY        ?=
+PUBLIC     ?=
+REPOSITORY ?= ghcr.io/hallmark-admission/hallmark
 
 LDFLAGS    := -s -w -X main.version=$(VERSION)
-GOBUILD    := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
+# What a program was built from stands in it where git is there; a release needs that, whatever GOFLAGS says.
+BUILDVCS   ?= auto
+GOBUILD     = CGO_ENABLED=0 go build -trimpath -buildvcs=$(BUILDVCS) -ldflags "$(LDFLAGS)"
 # Directories with packages of the product's module.
 SOURCES    := cmd policies test webhook
 
@@ -20,7 +26,7 @@ SOURCES    := cmd policies test webhook
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | while IFS=: read -r target text; do \
 		printf '  %-15s %s\n' "$$target" "$${text##*## }"; done
-	@echo; echo "Variables: VERSION IMAGE_ARCH FUZZTIME BENCH BENCHCOUNT CA SUITES"
+	@echo; echo "Variables: VERSION IMAGE_ARCH FUZZTIME BENCH BENCHCOUNT CA SUITES PLATFORMS KEY PUBLIC REPOSITORY"
 
 .PHONY: build
 build: ## Build bin/hallmark, static
@@ -75,6 +81,20 @@ image: ## Write the container image to dist/image as an OCI layout and print its
 		GOOS=linux GOARCH=$$arch $(GOBUILD) -o dist/hallmark-linux-$$arch ./cmd/hallmark || exit 1; done
 	@go run ./test/image $(patsubst %,-binary dist/hallmark-linux-%,$(IMAGE_ARCH)) -ca $(CA) -out dist/image \
 		-version $(VERSION) -revision "$(REVISION)"
+
+.PHONY: release
+release: ## Write dist/release: programs, image, chart, SBOMs, provenance. KEY=cosign.key signs (COSIGN_PASSWORD), PUBLIC=FILE has to be its other half
+release: BUILDVCS = true
+release:
+	@for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} $(GOBUILD) -o dist/hallmark-$${p%/*}-$${p#*/} ./cmd/hallmark || exit 1; done
+	@$(MAKE) -s image BUILDVCS=true IMAGE_ARCH="$(patsubst linux/%,%,$(filter linux/%,$(PLATFORMS)))"
+	@go -C test/release run . $(patsubst %,-binary $(CURDIR)/dist/hallmark-%,$(subst /,-,$(PLATFORMS))) -image $(CURDIR)/dist/image \
+		$(patsubst %/Chart.yaml,-chart $(CURDIR)/%,$(wildcard charts/hallmark/Chart.yaml)) $(if $(KEY),-key $(abspath $(KEY))) \
+		$(if $(PUBLIC),-public $(abspath $(PUBLIC))) -version $(VERSION) -revision "$(REVISION)" -repository $(REPOSITORY) -out $(CURDIR)/dist/release
+
+.PHONY: push
+push: ## Copy the image of dist/release, with all that is signed about it, to REPOSITORY
+	@go -C test/release run . push -layout $(CURDIR)/dist/release/hallmark-image.tar $(REPOSITORY)
 
 .PHONY: clean
 clean: ## Remove what make has made; programs that were built for tests stay in the user's cache

@@ -1,12 +1,12 @@
 // Suites runs the test suites one after another, and tells at the end which of them ran and which did not, and why. Of a
 // suite that passes it shows a line a package; of a test that fails, everything.
 //
-//	go run ./test/suites                 all: gofmt, vet, unit, kms, distribution, cosign, e2e
+//	go run ./test/suites                 all: gofmt, vet, unit, kms, distribution, cosign, release, e2e
 //	go run ./test/suites vet unit        these
 //	go run ./test/suites -skip e2e       all others
 //	go run ./test/suites -strict         a suite that cannot run here is a failure too
 //
-// It needs nothing but Go. A C compiler adds the race detector to unit, distribution and cosign; e2e needs Linux.
+// It needs nothing but Go. A C compiler adds the race detector to unit, distribution, cosign and release; e2e needs Linux.
 package main
 
 import (
@@ -44,7 +44,8 @@ type suite struct {
 
 func suites() []suite {
 	return []suite{
-		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"kms", kms}, {"distribution", distribution}, {"cosign", cosign}, {"e2e", e2e},
+		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"kms", kms}, {"distribution", distribution}, {"cosign", cosign},
+		{"release", release}, {"e2e", e2e},
 	}
 }
 
@@ -132,6 +133,14 @@ func cosign(ctx context.Context, out io.Writer, tests *tests) (string, error) {
 		return "", fmt.Errorf("build the cosign programs: %w", err)
 	}
 	return goTest(ctx, tests, "-C=test/cosign", "-count=1", "-shuffle=on", "./...")
+}
+
+// release makes a release of small programs and has the cosign programs verify it, which are built first.
+func release(ctx context.Context, out io.Writer, tests *tests) (string, error) {
+	if err := stream(ctx, out, "go", "-C", "test/cosign", "run", "./cmd/cosignbin"); err != nil {
+		return "", fmt.Errorf("build the cosign programs: %w", err)
+	}
+	return goTest(ctx, tests, "-C=test/release", "-count=1", "-shuffle=on", "./...")
 }
 
 // goTest runs go test, with the race detector if there is a C compiler.
