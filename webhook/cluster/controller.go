@@ -59,7 +59,7 @@ type Controller struct {
 	unready atomic.Pointer[string] // why, nil for ready
 
 	deployment types.UID // as last seen, "" for none
-	told       string    // the last trouble that was told
+	trouble    trouble
 }
 
 // New checks the configuration and binds the listener. It contacts nobody.
@@ -240,15 +240,15 @@ func (c *Controller) step(ctx context.Context, o observed, rules map[string][]ru
 		next = time.Now().Add(pollInterval)
 	}
 	if name := o.missing(rules); name != "" {
-		return true, next, fmt.Errorf("no webhook configuration %q has an entry %s; install the chart again, the controller makes none",
-			c.config.WebhookConfiguration, name)
+		return true, next, waiting{fmt.Errorf("no webhook configuration %q has an entry %s; install the chart again, the controller makes none",
+			c.config.WebhookConfiguration, name)}
 	}
 	target, entries := o.inactive(rules)
 	if target < 0 {
 		return true, next, nil
 	}
 	if !leads {
-		return true, next, errors.New("the webhook is not active yet; another replica of the controller leads")
+		return true, next, waiting{errors.New("the webhook is not active yet; another replica of the controller leads")}
 	}
 	return c.activate(ctx, o.configurations[target], entries, rules)
 }
@@ -257,7 +257,7 @@ func (c *Controller) step(ctx context.Context, o observed, rules map[string][]ru
 func (c *Controller) activate(ctx context.Context, to configuration, entries []int, rules map[string][]rule) (bool, time.Time, error) {
 	for _, i := range entries {
 		if err := c.answers(ctx, to.entries[i]); err != nil {
-			return true, time.Now(), fmt.Errorf("the webhook is not active: %w", err)
+			return true, time.Now(), waiting{fmt.Errorf("the webhook is not active: %w", err)}
 		}
 	}
 	body, err := to.rulesPatch(entries, rules)

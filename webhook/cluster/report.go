@@ -99,7 +99,7 @@ func (c *Controller) report(ctx context.Context, o observed, s step, err error) 
 	}
 	switch s.task {
 	case storeAuthorities:
-		log.Info("authorities stored", "authorities", len(s.authorities), "new", s.mint)
+		log.Info("authorities stored", "authorities", len(s.authorities)+map[bool]int{true: 1}[s.mint], "new", s.mint)
 		if s.mint {
 			c.event(ctx, normal, "CreatedAuthority", "a new authority will issue the serving certificate: "+s.because)
 		}
@@ -115,27 +115,50 @@ func (c *Controller) report(ctx context.Context, o observed, s step, err error) 
 	}
 }
 
-// tell counts a look at the cluster and tells of trouble that is new.
+// A waiting is trouble that belongs to every installation: the webhook does not answer yet.
+type waiting struct{ error }
+
+func (w waiting) Unwrap() error { return w.error }
+
+// trouble is what was told of it.
+type trouble struct {
+	since  time.Time
+	logged string
+	event  string
+}
+
+// patience is how long trouble lasts before an Event tells of it. A pod needs some of it to start.
+const patience = time.Minute
+
+// tell counts a look at the cluster and tells of trouble that is new: at once in the log, and on the Deployment when it lasts.
 func (c *Controller) tell(ctx context.Context, err error) {
 	if err == nil {
 		c.metrics.reconciles.WithLabelValues("success").Inc()
-		if c.told != "" {
+		if c.trouble.logged != "" {
 			c.config.Log.Info("all is well again")
 		}
-		c.told = ""
+		c.trouble = trouble{}
 		return
 	}
 	c.metrics.reconciles.WithLabelValues("failure").Inc()
-	if c.told == err.Error() {
-		return
+	if c.trouble.logged == "" {
+		c.trouble.since = time.Now()
 	}
-	c.told = err.Error()
+	text := err.Error()
 	if apierrors.IsForbidden(err) {
-		err = fmt.Errorf("%w; the chart's Role and ClusterRole of the controller give that right", err)
+		text += "; the chart's Role and ClusterRole of the controller give that right"
 	}
-	c.config.Log.Warn("the cluster is not as it should be; trying again", "error", err)
-	if c.election.leads() {
-		c.event(ctx, warning, "NotAsItShouldBe", err.Error())
+	if text != c.trouble.logged {
+		c.trouble.logged = text
+		if w := (waiting{}); errors.As(err, &w) {
+			c.config.Log.Info("waiting", "for", text)
+		} else {
+			c.config.Log.Warn("the cluster is not as it should be; trying again", "error", text)
+		}
+	}
+	if text != c.trouble.event && time.Since(c.trouble.since) > patience && c.election.leads() {
+		c.trouble.event = text
+		c.event(ctx, warning, "NotAsItShouldBe", text)
 	}
 }
 
