@@ -163,6 +163,23 @@ func TestJudgeFails(t *testing.T) {
 	}
 }
 
+// TestDeadlineWhileReading: what takes all the time is named as the reason, and is no fault of the policy.
+func TestDeadlineWhileReading(t *testing.T) {
+	r := reviewerWith(t, nil)
+	r.Rules, r.Catalogue = []Rule{{Name: "signature", Needs: FactSignatures}}, CataloguerFunc(covered)
+	r.Verifier = VerifierFunc(func(ctx context.Context, _ Reference, _ []SignatureRule) (Signatures, error) {
+		<-ctx.Done()
+		return Signatures{}, ctx.Err()
+	})
+	r.Judge = JudgeFunc(func(ctx context.Context, _ Phase, _ *Input) ([]Finding, error) { return nil, ctx.Err() })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	d := r.Validate(ctx, podOf(t, m{"containers": []m{{"name": "dev", "image": "r.io/a:v1@" + someDigest}}}))
+	if d.Outcome != Undecided || d.Code != 503 || !strings.Contains(d.Message, "could not be checked: r.io did not answer in time; try again.") {
+		t.Errorf("got %s with %d: %s", d.Outcome, d.Code, d.Message)
+	}
+}
+
 // TestReadersRunTogether: the images of one pod are read side by side, and a panic in one comes up in the request.
 func TestReadersRunTogether(t *testing.T) {
 	request := podOf(t, m{"containers": []m{{"name": "a", "image": "r.io/a:v1"}, {"name": "b", "image": "r.io/b:v1"}}})
