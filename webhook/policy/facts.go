@@ -73,12 +73,14 @@ func mentionsOf(compiler *ast.Compiler, rules []*ast.Rule) mentions {
 	return found
 }
 
+// nameOf is under which name others call a rule: data.hallmark.rules.x.f.
+func nameOf(rule *ast.Rule) string { return rule.Ref().ConstantPrefix().String() }
+
 func (m *mentions) add(rule *ast.Rule) {
 	held := m.holders(rule)
 	for _, term := range []*ast.Term{rule.Head.Key, rule.Head.Value} {
 		if term != nil && held.has(term) {
-			m.gives[rule.Ref().ConstantPrefix().String()] = true
-			m.gives[rule.Path().String()] = true
+			m.gives[nameOf(rule)] = true
 		}
 	}
 	ast.WalkRefs(rule, func(ref ast.Ref) bool {

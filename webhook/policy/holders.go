@@ -11,7 +11,7 @@ type holders struct {
 func (m *mentions) holders(rule *ast.Rule) holders {
 	h := holders{map[ast.Var]bool{}, map[ast.Var]bool{}, m.gives}
 	for i, arg := range rule.Head.Args {
-		if v, ok := arg.Value.(ast.Var); ok && m.params[param{rule.Path().String(), i}] {
+		if v, ok := arg.Value.(ast.Var); ok && m.params[param{nameOf(rule), i}] {
 			h.image[v] = true
 		}
 	}
