@@ -6,6 +6,7 @@ IMAGE_ARCH ?= amd64
 FUZZTIME   ?= 20000x
 BENCH      ?= .
 BENCHCOUNT ?= 1
+LOAD       ?=
 CA         ?= /etc/ssl/certs/ca-certificates.crt
 SUITES     ?=
 PLATFORMS  ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
@@ -26,7 +27,7 @@ SOURCES    := cmd policies test webhook
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | while IFS=: read -r target text; do \
 		printf '  %-15s %s\n' "$$target" "$${text##*## }"; done
-	@echo; echo "Variables: VERSION IMAGE_ARCH FUZZTIME BENCH BENCHCOUNT CA SUITES PLATFORMS KEY PUBLIC REPOSITORY"
+	@echo; echo "Variables: VERSION IMAGE_ARCH FUZZTIME BENCH BENCHCOUNT LOAD CA SUITES PLATFORMS KEY PUBLIC REPOSITORY"
 
 .PHONY: build
 build: ## Build bin/hallmark, static
@@ -74,6 +75,21 @@ fuzz: ## Fuzz every target with FUZZTIME inputs each (20000x), or for a time (1m
 .PHONY: bench
 bench: ## Run the benchmarks; BENCH=regexp for some, BENCHCOUNT=10 to compare with bin/benchstat
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./...
+
+.PHONY: bench-compare bench-accept bench-load bench-api
+bench-compare: bin/.tools ## Run the benchmarks and compare with the accepted table by benchstat
+	@mkdir -p dist
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime 100x -cpu 1 -count 6 -p 1 ./cmd/... ./webhook/... >dist/bench.txt
+	bin/benchstat test/bench/accepted.txt dist/bench.txt
+
+bench-accept: ## Accept what the benchmarks allocate now: writes test/bench/accepted.txt, by which CI holds them
+	go run ./test/bench/allocs -accept
+
+bench-load: build ## Load the real binary beside a floor; LOAD="-latency 50ms cold herd", see docs/performance.md
+	go run ./test/bench -binary bin/hallmark $(LOAD)
+
+bench-api: ## Create pods through a real API server with and without Hallmark; LOAD="-pods 5000"
+	go -C test/cluster run ./bench $(LOAD)
 
 .PHONY: image
 image: ## Write the container image to dist/image as an OCI layout and print its digest; IMAGE_ARCH="amd64 arm64"

@@ -1,7 +1,7 @@
 // Suites runs the test suites one after another, and tells at the end which of them ran and which did not, and why. Of a
 // suite that passes it shows a line a package; of a test that fails, everything.
 //
-//	go run ./test/suites                 all: gofmt, vet, unit, kms, distribution, cosign, release, e2e
+//	go run ./test/suites                 all: gofmt, vet, unit, allocs, kms, distribution, cosign, release, e2e
 //	go run ./test/suites vet unit        these
 //	go run ./test/suites -skip e2e       all others
 //	go run ./test/suites -strict         a suite that cannot run here is a failure too
@@ -44,8 +44,8 @@ type suite struct {
 
 func suites() []suite {
 	return []suite{
-		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"kms", kms}, {"distribution", distribution}, {"cosign", cosign},
-		{"release", release}, {"e2e", e2e},
+		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"allocs", allocs}, {"kms", kms}, {"distribution", distribution},
+		{"cosign", cosign}, {"release", release}, {"e2e", e2e},
 	}
 }
 
@@ -109,6 +109,11 @@ func vet(ctx context.Context, out io.Writer, _ *tests) (string, error) {
 
 func unit(ctx context.Context, _ io.Writer, tests *tests) (string, error) {
 	return goTest(ctx, tests, "-shuffle=on", "./...")
+}
+
+// allocs holds what the benchmarks allocate against test/bench/accepted.txt.
+func allocs(ctx context.Context, out io.Writer, _ *tests) (string, error) {
+	return "", stream(ctx, out, "go", "run", "./test/bench/allocs")
 }
 
 // kms tests the keys of clouds, whose clients are linked only with their tags.

@@ -1,0 +1,121 @@
+// Bench measures what Hallmark adds to the creation of pods by a real API server: etcd, kube-apiserver and the webhook on
+// this machine, and clients that create pods at the same time.
+//
+//	go -C test/cluster run ./bench                        500 pods by 50 clients
+//	go -C test/cluster run ./bench -pods 5000 -rounds 2
+//	go -C test/cluster run ./bench -scenario deployment   a Deployment of 1,000 replicas on fake nodes until all are ready
+//
+// A round creates the pods once with both webhooks registered and once with none, in alternating order, since the machine
+// is as quick as those who share it let it be. docs/performance.md says how to read the table.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	scenario, output      string
+	pods, clients, rounds int
+	replicas              int
+}
+
+func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(progress)
+	flags.StringVar(&o.scenario, "scenario", "pods", "`what` to create: pods or deployment")
+	flags.StringVar(&o.output, "o", "text", "`format`: text or json")
+	flags.IntVar(&o.pods, "pods", 500, "pods of a turn")
+	flags.IntVar(&o.clients, "clients", 50, "clients that create them, each over a connection of its own")
+	flags.IntVar(&o.rounds, "rounds", 3, "how often, with and without")
+	flags.IntVar(&o.replicas, "replicas", 1000, "replicas of the Deployment")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	switch {
+	case o.scenario != "pods" && o.scenario != "deployment":
+		return fmt.Errorf("-scenario %q: is pods or deployment", o.scenario)
+	case o.output != "text" && o.output != "json":
+		return fmt.Errorf("-o %q: is text or json", o.output)
+	case min(o.pods, o.clients, o.rounds, o.replicas) < 1:
+		return errors.New("-pods, -clients, -rounds and -replicas are at least 1")
+	}
+	dir, err := os.MkdirTemp("", "hallmark-apibench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	w := &world{dir: dir, progress: progress}
+	defer func() { err = errors.Join(err, w.stop()) }()
+	if err := w.start(ctx, o.scenario == "deployment"); err != nil {
+		return err
+	}
+	var r report
+	for round := range o.rounds {
+		for turn := range 2 {
+			hooked := (round+turn)%2 == 0
+			fmt.Fprintf(progress, "bench: round %d of %d, with Hallmark: %t\n", round+1, o.rounds, hooked)
+			if err := w.turn(ctx, o, hooked, &r); err != nil {
+				return err
+			}
+		}
+	}
+	return r.print(out, o.output)
+}
+
+// turn is one half of a round.
+func (w *world) turn(ctx context.Context, o options, hooked bool, r *report) error {
+	if err := w.register(ctx, hooked); err != nil {
+		return fmt.Errorf("register the webhooks, %t: %w", hooked, err)
+	}
+	namespace := fmt.Sprintf("round-%d", w.turns)
+	w.turns++
+	if err := w.CreateNamespace(ctx, namespace); err != nil {
+		return err
+	}
+	before, err := cpu(w.hallmark.Process.Pid)
+	if err != nil {
+		return err
+	}
+	var m measurement
+	if o.scenario == "pods" {
+		m, err = w.createPods(ctx, namespace, o)
+	} else {
+		m, err = w.createDeployment(ctx, namespace, o.replicas)
+	}
+	if err != nil {
+		return err
+	}
+	after, err := cpu(w.hallmark.Process.Pid)
+	if err != nil {
+		return err
+	}
+	m.cpu = after - before
+	r.add(hooked, m)
+	return w.clear(ctx, namespace)
+}
+
+// file is a path in the directory of the run.
+func (w *world) file(parts ...string) string {
+	return filepath.Join(append([]string{w.dir}, parts...)...)
+}

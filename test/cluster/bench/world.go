@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hallmark-admission/hallmark/test/cluster"
+	"github.com/hallmark-admission/hallmark/test/cluster/binaries"
+)
+
+// world is a cluster, a registry with signed images and the webhook.
+type world struct {
+	*cluster.Cluster
+	dir      string
+	progress io.Writer
+	turns    int
+
+	stopFixture func() error
+	hallmark    *exec.Cmd
+	kwok        *exec.Cmd
+	files       fixture
+	url         string // of the webhook
+}
+
+// fixture is what test/harness/cmd/fixture says of itself.
+type fixture struct{ Registry, Config, Cert, Key, CA string }
+
+func (w *world) start(ctx context.Context, nodes bool) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", w.dir+string(filepath.Separator), "-trimpath", "-ldflags", "-s -w",
+		"./cmd/hallmark", "./test/harness/cmd/fixture")
+	build.Dir = filepath.Join("..", "..") // the product is another module
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build hallmark: %w\n%s", err, out)
+	}
+	for _, name := range []string{"cluster", "fixture"} {
+		if err := os.Mkdir(w.file(name+".d"), 0o700); err != nil {
+			return err
+		}
+	}
+	var err error
+	if w.Cluster, err = cluster.Start(ctx, cluster.Options{Dir: w.file("cluster.d"), Controllers: true, Log: w.progress}); err != nil {
+		return err
+	}
+	if err := w.startFixture(ctx); err != nil {
+		return err
+	}
+	if err := w.startHallmark(ctx); err != nil {
+		return err
+	}
+	if nodes {
+		return w.startNode(ctx)
+	}
+	return nil
+}
+
+// stop ends what start has started, in the opposite order.
+func (w *world) stop() error {
+	var errs []error
+	for _, command := range []*exec.Cmd{w.kwok, w.hallmark} {
+		if command != nil {
+			errs = append(errs, command.Process.Signal(syscall.SIGTERM))
+			_ = command.Wait() // a signal is how it ends
+		}
+	}
+	if w.stopFixture != nil {
+		errs = append(errs, w.stopFixture())
+	}
+	if w.Cluster != nil {
+		errs = append(errs, w.Stop())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *world) startFixture(ctx context.Context) error {
+	command := exec.CommandContext(ctx, w.file("fixture"), "-dir", w.file("fixture.d"))
+	orders, err := command.StdinPipe()
+	if err != nil {
+		return err
+	}
+	answers, err := command.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	w.stopFixture = func() error { return errors.Join(orders.Close(), command.Wait()) }
+	line, err := bufio.NewReader(answers).ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("start the fixture: %w", err)
+	}
+	return json.Unmarshal(line, &w.files)
+}
+
+// startHallmark starts the webhook with its log in a file, as in production.
+func (w *world) startHallmark(ctx context.Context) error {
+	log, err := os.Create(w.file("hallmark.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the process has its own descriptor
+	command := exec.CommandContext(ctx, w.file("hallmark"), "serve", "--config", w.files.Config, "--listen", "127.0.0.1:0", "--metrics-listen", "",
+		"--tls-cert", w.files.Cert, "--tls-key", w.files.Key, "--shutdown-delay", "0s")
+	command.Stderr = log
+	if err := command.Start(); err != nil {
+		return err
+	}
+	w.hallmark = command
+	return poll(ctx, func() error {
+		text, err := os.ReadFile(w.file("hallmark.log"))
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			var said struct{ Msg, Address string }
+			if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "serving" {
+				w.url = "https://" + said.Address
+				return nil
+			}
+		}
+		return fmt.Errorf("hallmark does not serve yet:\n%s", text)
+	})
+}
+
+// startNode makes a node and has kwok play its kubelet: pods that are bound to it are ready at once.
+func (w *world) startNode(ctx context.Context) error {
+	bin, err := binaries.Ensure(ctx, binaries.Config{Progress: w.progress}, binaries.Kwok)
+	if err != nil {
+		return err
+	}
+	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok").Output()
+	if err != nil {
+		return fmt.Errorf("find the stages of kwok: %w", err)
+	}
+	args := []string{"--kubeconfig=" + w.Kubeconfig(), "--manage-all-nodes=true"}
+	for _, stages := range []string{"node/fast", "node/heartbeat-with-lease", "pod/fast"} {
+		files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "kustomize", "stage", stages, "*.yaml"))
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			if filepath.Base(file) != "kustomization.yaml" {
+				args = append(args, "--config="+file)
+			}
+		}
+	}
+	log, err := os.Create(w.file("kwok.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	w.kwok = exec.CommandContext(ctx, filepath.Join(bin, binaries.Kwok), args...)
+	w.kwok.Stdout, w.kwok.Stderr = log, log
+	if err := w.kwok.Start(); err != nil {
+		w.kwok = nil
+		return err
+	}
+	nodes := w.Client().CoreV1().Nodes()
+	if _, err := nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	return poll(ctx, func() error {
+		node, err := nodes.Get(ctx, nodeName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range node.Status.Conditions {
+			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+				return nil
+			}
+		}
+		text, _ := os.ReadFile(w.file("kwok.log"))
+		return fmt.Errorf("the fake node is not ready; kwok says:\n%s", text)
+	})
+}
+
+const nodeName = "fake-0"
+
+// register has both webhooks called, or none, and returns when the API server does so.
+func (w *world) register(ctx context.Context, hooked bool) error {
+	api := w.Client().AdmissionregistrationV1()
+	mutating, validating := api.MutatingWebhookConfigurations(), api.ValidatingWebhookConfigurations()
+	for _, err := range []error{
+		mutating.Delete(ctx, "hallmark", metav1.DeleteOptions{}), validating.Delete(ctx, "hallmark", metav1.DeleteOptions{}),
+	} {
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	if hooked {
+		authority, err := os.ReadFile(w.files.CA)
+		if err != nil {
+			return err
+		}
+		m, v := w.configurations(authority)
+		if _, err := mutating.Create(ctx, m, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+		if _, err := validating.Create(ctx, v, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	return poll(ctx, func() error {
+		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+		_, err := w.Client().CoreV1().Pods("default").Create(ctx, newPod("probe", "evil.example/x:v1.0.0"), dry)
+		if refused := apierrors.IsForbidden(err); refused != hooked {
+			return fmt.Errorf("a pod from a foreign registry: %w", errors.Join(err, fmt.Errorf("refused %t, want %t", refused, hooked)))
+		}
+		if !hooked {
+			return nil
+		}
+		pod, err := w.Client().CoreV1().Pods("default").Create(ctx, newPod("probe", w.image()), dry)
+		if err == nil && !strings.Contains(pod.Spec.Containers[0].Image, "@sha256:") {
+			err = errors.New("a good pod is not pinned")
+		}
+		return err
+	})
+}
+
+func (w *world) image() string { return w.files.Registry + "/golden/ws:v1.0.0" }
+
+// configurations register what the chart registers, without its exclusions: what is measured is in namespaces of its own.
+func (w *world) configurations(authority []byte) (*admissionregistrationv1.MutatingWebhookConfiguration, *admissionregistrationv1.ValidatingWebhookConfiguration) {
+	client := func(path string) admissionregistrationv1.WebhookClientConfig {
+		url := w.url + path
+		return admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: authority}
+	}
+	rules := func(group string, resources ...string) admissionregistrationv1.RuleWithOperations {
+		return admissionregistrationv1.RuleWithOperations{
+			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+			Rule:       admissionregistrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: resources},
+		}
+	}
+	none, ignore, fail := admissionregistrationv1.SideEffectClassNone, admissionregistrationv1.Ignore, admissionregistrationv1.Fail
+	meta := metav1.ObjectMeta{Name: "hallmark"}
+	return &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: meta, Webhooks: []admissionregistrationv1.MutatingWebhook{{
+			Name: "mutate.hallmark.dev", ClientConfig: client("/mutate"), SideEffects: &none, AdmissionReviewVersions: []string{"v1"}, FailurePolicy: &ignore,
+			Rules: []admissionregistrationv1.RuleWithOperations{rules("", "pods")},
+		}}}, &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: meta, Webhooks: []admissionregistrationv1.ValidatingWebhook{{
+			Name: "validate.hallmark.dev", ClientConfig: client("/validate"), SideEffects: &none, AdmissionReviewVersions: []string{"v1"}, FailurePolicy: &fail,
+			Rules: []admissionregistrationv1.RuleWithOperations{rules("", "pods"), rules("apps", "deployments", "replicasets")},
+		}}}
+}
+
+// poll repeats check for up to a minute.
+func poll(ctx context.Context, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%w (%w)", err, ctx.Err())
+		}
+	}
+}
