@@ -1,6 +1,10 @@
 package webhook
 
-import "github.com/go-json-experiment/json/jsontext"
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
 
 // An object is the part of a Kubernetes object that a decision depends on: a Pod, or a workload's pod template.
 type object struct {
@@ -110,6 +114,8 @@ var (
 	volumeMembers    = members("name", "image")
 )
 
+var errTooMany = fmt.Errorf("names more than %d images", maxImages)
+
 // readObject decodes an object of a kind that has a pod, with the decoder of its request if that has one. The error is a
 // *MalformedError.
 func readObject(kind objectKind, document []byte, d *decoder) (*object, error) {
@@ -198,7 +204,10 @@ func (s *podSpec) read(d *decoder) error {
 
 func readContainers(d *decoder) ([]container, error) {
 	var list []container
-	err := d.array(func(int) error {
+	err := d.array(func(i int) error {
+		if i >= maxImages {
+			return errTooMany // a hundred thousand would take a second to read, before selection refuses them
+		}
 		var c container
 		err := c.read(d)
 		list = append(list, c)
