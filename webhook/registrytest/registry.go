@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +21,8 @@ import (
 type Config struct {
 	PlainHTTP bool     // no TLS
 	DNSNames  []string // further names in the certificate, besides localhost and 127.0.0.1
+	Listen    string   // address to listen on; "" is a free port of loopback
+	Name      string   // host and port in references, where that is not what it listens on; the host needs a DNSName
 	Referrers bool     // serve the referrers API; without it AttachReferrer keeps the list under ReferrersTag
 	Auth      *Auth    // nil: nobody is asked for a password
 
@@ -49,7 +52,7 @@ type Registry struct {
 	signing sync.Mutex // one list of signatures or referrers is read and written at a time
 }
 
-// New binds a port of the loopback interface and begins to serve. Close or Stop ends it.
+// New binds a port, of the loopback interface unless told otherwise, and begins to serve. Close or Stop ends it.
 func New(config Config) (*Registry, error) {
 	if err := config.Auth.check(); err != nil {
 		return nil, err
@@ -63,11 +66,11 @@ func New(config Config) (*Registry, error) {
 	if config.Referrers {
 		r.backend = &referrersAPI{next: r.backend}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", cmp.Or(config.Listen, "127.0.0.1:0"))
 	if err != nil {
-		return nil, fmt.Errorf("registrytest: listen on loopback: %w", err)
+		return nil, fmt.Errorf("registrytest: listen: %w", err)
 	}
-	r.host = listener.Addr().String()
+	r.host = cmp.Or(config.Name, listener.Addr().String())
 	scheme := "http"
 	var tlsConfig *tls.Config
 	if !config.PlainHTTP {
@@ -100,7 +103,7 @@ func (r *Registry) serve(listener net.Listener) {
 	_ = r.server.ServeTLS(listener, "", "")
 }
 
-// Host is "127.0.0.1:<port>", as it stands in an image reference.
+// Host is "127.0.0.1:<port>" or Config.Name, as it stands in an image reference.
 func (r *Registry) Host() string { return r.host }
 
 // CAPEM is the certificate of the authority that signed the registry's certificate; nil with Config.PlainHTTP.
