@@ -29,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/hallmark-admission/hallmark/test/cluster"
+	"github.com/hallmark-admission/hallmark/test/cluster/fixture"
 )
 
 const (
@@ -82,7 +83,7 @@ func run(ctx context.Context, m *testing.M) (code int) {
 // world is a cluster with the webhook in it.
 type world struct {
 	*cluster.Cluster
-	*fixture
+	*fixture.Fixture
 	hallmark *hallmark
 	dir      string
 	listen   string // address of the webhook
@@ -121,14 +122,15 @@ func (w *world) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.fixture, err = startFixture(w.dir, filepath.Join(w.dir, "fixture.d"), "hallmark."+systemNamespace+".svc", host)
+	w.Fixture, err = fixture.Start(filepath.Join(w.dir, "fixture"), filepath.Join(w.dir, "fixture.d"),
+		"-host", "hallmark."+systemNamespace+".svc", "-host", host)
 	if err != nil {
 		return err
 	}
 	if err := w.createLegacy(ctx); err != nil {
 		return fmt.Errorf("create what is older than the webhook: %w", err)
 	}
-	if w.hallmark, err = startHallmark(ctx, w.dir, w.log(), w.listen, w.fixture); err != nil {
+	if w.hallmark, err = startHallmark(ctx, w.dir, w.log(), w.listen, w.Fixture); err != nil {
 		return err
 	}
 	if err := w.register(ctx); err != nil {
@@ -146,8 +148,8 @@ func (w *world) stop() error {
 	if w.Cluster != nil {
 		errs = append(errs, w.Cluster.Stop())
 	}
-	if w.fixture != nil {
-		errs = append(errs, w.fixture.stop())
+	if w.Fixture != nil {
+		errs = append(errs, w.Fixture.Stop())
 	}
 	return errors.Join(errs...)
 }

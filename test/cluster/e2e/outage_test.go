@@ -73,7 +73,7 @@ func stopWebhook(t *testing.T) (start func()) {
 	start = sync.OnceFunc(func() {
 		ctx := context.Background() // that of the test is done when it cleans up
 		var err error
-		if w.hallmark, err = startHallmark(ctx, w.dir, w.log(), w.listen, w.fixture); err != nil {
+		if w.hallmark, err = startHallmark(ctx, w.dir, w.log(), w.listen, w.Fixture); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.waitRegistered(ctx); err != nil {

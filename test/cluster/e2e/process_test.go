@@ -1,20 +1,18 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"github.com/hallmark-admission/hallmark/test/cluster/fixture"
 )
 
 // build compiles the product and the fixture into dir. They belong to the module around this one, whose versions of
@@ -87,88 +85,6 @@ func (p *process) stop() error {
 	}
 }
 
-// fixture is the registry with its images, and the files that the webhook needs.
-type fixture struct {
-	*process
-	Registry string
-	Digests  map[string]string // by "golden/ws:v1.0.0"
-	Config   string
-	Cert     string
-	Key      string
-	CA       string
-
-	mutex   sync.Mutex // one question at a time
-	orders  io.WriteCloser
-	answers *bufio.Reader
-}
-
-func startFixture(bin, dir string, hosts ...string) (*fixture, error) {
-	command := exec.Command(filepath.Join(bin, "fixture"), "-dir", dir)
-	for _, host := range hosts {
-		command.Args = append(command.Args, "-host", host)
-	}
-	orders, err := command.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	// Not StdoutPipe, which Wait closes while answers may still be in it.
-	out, in, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	command.Stdout = in
-	f := &fixture{orders: orders, answers: bufio.NewReader(out)}
-	f.process, err = startProcess(dir, filepath.Join(dir, "fixture.log"), command)
-	if err = errors.Join(err, in.Close()); err != nil {
-		return nil, err
-	}
-	line, err := f.answers.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, f)
-	}
-	if err != nil {
-		log, _ := os.ReadFile(filepath.Join(dir, "fixture.log"))
-		return nil, fmt.Errorf("start the fixture: %w\n%s", err, log)
-	}
-	return f, nil
-}
-
-// answer is what the fixture can say.
-type answer struct {
-	Digest string
-	Asked  []string
-	Error  string
-}
-
-func (f *fixture) do(line ...string) (answer, error) {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	var a answer
-	if _, err := fmt.Fprintln(f.orders, strings.Join(line, " ")); err != nil {
-		return a, fmt.Errorf("tell the fixture to %s: %w", line[0], err)
-	}
-	text, err := f.answers.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(text, &a)
-	}
-	if err == nil && a.Error != "" {
-		err = errors.New(a.Error)
-	}
-	if err != nil {
-		return a, fmt.Errorf("fixture: %s: %w", strings.Join(line, " "), err)
-	}
-	return a, nil
-}
-
-// stop ends the fixture with its input.
-func (f *fixture) stop() error {
-	if err := f.orders.Close(); err != nil {
-		return err
-	}
-	<-f.done
-	return f.err
-}
-
 // hallmark is a running "hallmark serve".
 type hallmark struct {
 	*process
@@ -176,7 +92,7 @@ type hallmark struct {
 }
 
 // startHallmark runs the webhook on an address with the files of the fixture, and returns when it has started.
-func startHallmark(ctx context.Context, bin, log, listen string, f *fixture) (*hallmark, error) {
+func startHallmark(ctx context.Context, bin, log, listen string, f *fixture.Fixture) (*hallmark, error) {
 	before, err := os.ReadFile(log)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err

@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hallmark-admission/hallmark/test/cluster/fixture"
 )
 
 // session is somebody at a terminal, in one namespace.
@@ -116,9 +118,9 @@ func (s session) eventually(check func() error) {
 }
 
 // order tells the fixture to do something.
-func order(t *testing.T, line ...string) answer {
+func order(t *testing.T, line ...string) fixture.Answer {
 	t.Helper()
-	a, err := w.do(line...)
+	a, err := w.Do(line...)
 	if err != nil {
 		t.Fatal(err)
 	}
