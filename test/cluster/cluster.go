@@ -84,7 +84,11 @@ func (c *Cluster) startServer() (pki, error) {
 		return pki{}, fmt.Errorf("service range: %w", err)
 	}
 	kubernetesService := services.Masked().Addr().Next() // the first address is always that of the API server
-	files, err := writePKI(c.options.Dir, []net.IP{net.IPv4(127, 0, 0, 1), kubernetesService.AsSlice()})
+	addresses := []net.IP{net.IPv4(127, 0, 0, 1), kubernetesService.AsSlice()}
+	if c.options.Address != "" {
+		addresses = append(addresses, net.ParseIP(c.options.Address))
+	}
+	files, err := writePKI(c.options.Dir, addresses)
 	if err != nil {
 		return pki{}, err
 	}
@@ -130,7 +134,14 @@ func (c *Cluster) connect(server string, files pki, logins []login) (err error) 
 }
 
 func (c *Cluster) start(name string, args []string) error {
-	p, err := startProcess(c.options.Dir, c.options.Binaries, name, args)
+	return c.Launch(name, exec.Command(filepath.Join(c.options.Binaries, name), args...))
+}
+
+// Launch runs a further server beside the others, with its output in <name>.log of the cluster's directory. It ends
+// with Stop, before those that were started before it. Nothing may have been set in cmd but its environment; without one
+// the server gets little more than PATH.
+func (c *Cluster) Launch(name string, cmd *exec.Cmd) error {
+	p, err := startProcess(c.options.Dir, name, cmd)
 	if err != nil {
 		return err
 	}
@@ -156,6 +167,12 @@ func (c *Cluster) Stop() error {
 // Kubeconfig is the path of a kubeconfig that needs no other file. It has one context per user, named as the user; the
 // admin's is the current one.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.options.Dir, "kubeconfig") }
+
+// Binaries is the directory with the programs.
+func (c *Cluster) Binaries() string { return c.options.Binaries }
+
+// Dir holds the cluster's state and logs.
+func (c *Cluster) Dir() string { return c.options.Dir }
 
 // Client is the admin's client.
 func (c *Cluster) Client() *kubernetes.Clientset { return c.client }

@@ -34,6 +34,9 @@ type Options struct {
 	// ServiceRange is where ClusterIPs come from. Empty means 127.96.0.0/16. Two clusters at one time whose tests listen
 	// on ClusterIPs should differ here.
 	ServiceRange string
+	// Address is where others than this process reach the API server: an address of this machine that is not loopback.
+	// The service kubernetes then leads there. Empty means that nobody else does, and that service leads nowhere.
+	Address string
 	// APIServerArgs follow the flags of this package, and so override them.
 	APIServerArgs []string
 	// Timeout bounds the start once the programs are built. Zero means one minute.
@@ -73,6 +76,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if _, err := netip.ParsePrefix(o.ServiceRange); err != nil {
 		problems = append(problems, fmt.Errorf("ServiceRange: %w", err))
+	}
+	if _, err := netip.ParseAddr(o.Address); err != nil && o.Address != "" {
+		problems = append(problems, fmt.Errorf("Address: %w", err))
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout

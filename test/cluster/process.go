@@ -27,13 +27,13 @@ type process struct {
 	err  error
 }
 
-// startProcess runs a program of the directory bin with its output in dir/<name>.log.
+// startProcess runs a program in a directory, with its output in dir/<name>.log.
 //
 // The process leads its own group, so that an interrupt at the terminal reaches the test alone, which then stops its
 // servers in order. Should the test die, the kernel kills them (Pdeathsig). The kernel takes "the parent" to be the
 // thread that forked; Go ends a thread only when a goroutine locked to it returns, so Start must not be called from
 // such a goroutine.
-func startProcess(dir, bin, name string, args []string) (*process, error) {
+func startProcess(dir, name string, cmd *exec.Cmd) (*process, error) {
 	path := filepath.Join(dir, name+".log")
 	log, err := os.Create(path)
 	if err != nil {
@@ -41,8 +41,10 @@ func startProcess(dir, bin, name string, args []string) (*process, error) {
 	}
 	defer log.Close() // the child has its own descriptor
 
-	cmd := exec.Command(filepath.Join(bin, name), args...)
-	cmd.Dir, cmd.Env = dir, environment(dir)
+	cmd.Dir = dir
+	if cmd.Env == nil {
+		cmd.Env = environment(dir)
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

@@ -25,8 +25,8 @@ func etcdArgs(dir string, clientURL string) []string {
 	}
 }
 
-// apiServerArgs are for a server that only this machine can reach. No endpoint reconciler: it would publish the
-// loopback address as the endpoint of the service kubernetes, which the API refuses.
+// apiServerArgs are for a server that only this machine can reach. No endpoint reconciler without an address: it would
+// publish the loopback address as the endpoint of the service kubernetes, which the API refuses.
 func apiServerArgs(o Options, files pki, etcdURL string, port int) []string {
 	args := []string{
 		"--etcd-servers=" + etcdURL,
@@ -45,6 +45,10 @@ func apiServerArgs(o Options, files pki, etcdURL string, port int) []string {
 		"--service-account-signing-key-file=" + files.serviceAccountKey,
 		"--allow-privileged=true",
 		"--profiling=false",
+	}
+	if o.Address != "" {
+		args = append(args, "--bind-address=0.0.0.0", "--advertise-address="+o.Address, "--endpoint-reconciler-type=lease",
+			"--kubelet-preferred-address-types=InternalIP")
 	}
 	if !o.Controllers {
 		args = append(args, "--disable-admission-plugins=ServiceAccount")

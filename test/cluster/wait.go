@@ -59,21 +59,29 @@ func (c *Cluster) poll(ctx context.Context, name string, check func(context.Cont
 		if err == nil {
 			return nil
 		}
-		for _, p := range c.processes {
-			if p.ended() {
-				return fmt.Errorf("wait for %s: %w", name, p.failure())
-			}
+		if err := c.Check(); err != nil {
+			return fmt.Errorf("wait for %s: %w", name, err)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w (last answer: %v)\n%s", name, context.Cause(ctx), err, c.tail(name))
+			return fmt.Errorf("wait for %s: %w (last answer: %v)\n%s", name, context.Cause(ctx), err, c.Tail(name))
 		}
 	}
 }
 
-// tail quotes the log of the named process.
-func (c *Cluster) tail(name string) string {
+// Check tells of a server that has ended although it should run.
+func (c *Cluster) Check() error {
+	for _, p := range c.processes {
+		if p.ended() {
+			return p.failure()
+		}
+	}
+	return nil
+}
+
+// Tail quotes the end of the log of the named server.
+func (c *Cluster) Tail(name string) string {
 	i := slices.IndexFunc(c.processes, func(p *process) bool { return p.name == name })
 	if i < 0 {
 		return name + " was not started"

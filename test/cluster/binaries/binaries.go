@@ -15,9 +15,13 @@ import (
 // The programs that Ensure can build. Each is also the name of the file in the directory that Ensure returns.
 const (
 	Etcd              = "etcd"
+	Helm              = "helm"
 	APIServer         = "kube-apiserver"
 	ControllerManager = "kube-controller-manager"
+	Proxy             = "kube-proxy"
+	Scheduler         = "kube-scheduler"
 	Kubectl           = "kubectl"
+	Kubelet           = "kubelet"
 	Kwok              = "kwok"
 )
 
@@ -25,20 +29,36 @@ const (
 const CacheVariable = "HALLMARK_CLUSTER_CACHE"
 
 // Names lists every program that Ensure can build, sorted.
-func Names() []string { return []string{Etcd, APIServer, ControllerManager, Kubectl, Kwok} }
+func Names() []string {
+	return []string{Etcd, Helm, APIServer, ControllerManager, Proxy, Scheduler, Kubectl, Kubelet, Kwok}
+}
 
 // Default lists what a cluster without nodes needs.
 func Default() []string { return []string{Etcd, APIServer, Kubectl, ControllerManager} }
+
+// Node lists what a cluster with a node needs, and Helm, which installs charts in it.
+func Node() []string { return append(Default(), Scheduler, Kubelet, Proxy, Helm) }
 
 // packagePath returns the main package of a program, or "" for an unknown one. Each must be a tool line in go.mod.
 func packagePath(name string) string {
 	switch name {
 	case Etcd:
 		return "go.etcd.io/etcd/server/v3"
-	case APIServer, ControllerManager, Kubectl:
+	case Helm:
+		return "helm.sh/helm/v3/cmd/helm"
+	case APIServer, ControllerManager, Proxy, Scheduler, Kubectl, Kubelet:
 		return "k8s.io/kubernetes/cmd/" + name
 	case Kwok:
 		return "sigs.k8s.io/kwok/cmd/kwok"
+	}
+	return ""
+}
+
+// subModule returns the directory, below the module's, of the module that a program is built in. Helm has one of its
+// own, since it wants newer versions of libraries than Kubernetes is released with.
+func subModule(name string) string {
+	if name == Helm {
+		return "helm"
 	}
 	return ""
 }

@@ -29,7 +29,7 @@ const (
 
 // source is the module that the programs are built from and the toolchain that builds them.
 type source struct {
-	dir       string // holds go.mod and go.sum
+	dir       string // holds go.mod and go.sum, and the modules inside it
 	toolchain string // Go version, operating system and architecture, one per line
 }
 
@@ -54,7 +54,7 @@ func findSource(ctx context.Context) (source, error) {
 func (s source) key() (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "recipe %s\n%s\n", recipe, s.toolchain)
-	for _, name := range []string{"go.mod", "go.sum"} {
+	for _, name := range []string{"go.mod", "go.sum", "helm/go.mod", "helm/go.sum"} {
 		content, err := os.ReadFile(filepath.Join(s.dir, name))
 		if err != nil {
 			return "", fmt.Errorf("compute the cache key: %w", err)
@@ -64,9 +64,9 @@ func (s source) key() (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
-// linkerFlags stamps the version of k8s.io/kubernetes into both packages that report one. Without the stamp the API
-// server calls itself v0.0.0-master+$Format:%H$, which `kubectl version` cannot parse. A program that links neither
-// package ignores the stamp. Commit and date are constant: the module proxy does not tell them, and a date would make
+// linkerFlags stamps the version of k8s.io/kubernetes into both packages that report one, and those of Helm into its own. Without the stamp the API
+// server calls itself v0.0.0-master+$Format:%H$, which `kubectl version` cannot parse. A program that does not
+// link a package ignores its stamp. Commit and date are constant: the module proxy does not tell them, and a date would make
 // two builds of one key differ.
 func (s source) linkerFlags(ctx context.Context) (string, error) {
 	version, err := goOutput(ctx, s.dir, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
@@ -77,7 +77,14 @@ func (s source) linkerFlags(ctx context.Context) (string, error) {
 	if len(parts) != 3 {
 		return "", fmt.Errorf("find the Kubernetes version: %q has not the form v1.2.3", version)
 	}
-	flags := []string{"-s", "-w"}
+	helm, err := goOutput(ctx, filepath.Join(s.dir, subModule(Helm)), "list", "-m", "-f", "{{.Version}}", "helm.sh/helm/v3")
+	if err != nil {
+		return "", fmt.Errorf("find the Helm version: %w", err)
+	}
+	flags := []string{"-s", "-w", "-X", "helm.sh/helm/v3/internal/version.version=" + helm}
+	for _, pkg := range []string{"helm.sh/helm/v3/pkg/chartutil", "helm.sh/helm/v3/pkg/lint/rules"} { // what it takes for the cluster's
+		flags = append(flags, "-X", pkg+".k8sVersionMajor="+parts[0], "-X", pkg+".k8sVersionMinor="+parts[1])
+	}
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		for _, stamp := range []string{
 			"gitVersion=" + version, "gitMajor=" + parts[0], "gitMinor=" + parts[1],
@@ -98,7 +105,8 @@ func (s source) build(ctx context.Context, name, flags, target string, progress 
 	defer os.RemoveAll(tmp) // what stays behind is removed by the next build
 
 	built := filepath.Join(tmp, name)
-	cmd := goCommand(ctx, s.dir, "build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", built, packagePath(name))
+	dir := filepath.Join(s.dir, subModule(name))
+	cmd := goCommand(ctx, dir, "build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", built, packagePath(name))
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := runWithHeartbeat(cmd, name, progress); err != nil {
