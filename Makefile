@@ -45,6 +45,10 @@ test: ## Run all suites and tell which ran; SUITES="vet unit" for some, SUITES="
 e2e: ## Test the webhook behind a real API server; the first time builds Kubernetes, which takes a while
 	go run ./test/suites e2e
 
+.PHONY: e2e-node
+e2e-node: ## Install the chart on a real Kubernetes node, as root on Debian; apart from namespaces of its own nothing is touched
+	go run ./test/suites -strict e2e-node
+
 .PHONY: lint
 lint: bin/.tools ## Build the tools of test/tools and run golangci-lint, actionlint and govulncheck
 	bin/golangci-lint run ./...

@@ -1,12 +1,13 @@
 // Suites runs the test suites one after another, and tells at the end which of them ran and which did not, and why. Of a
 // suite that passes it shows a line a package; of a test that fails, everything.
 //
-//	go run ./test/suites                 all: gofmt, vet, unit, allocs, kms, distribution, cosign, release, e2e
+//	go run ./test/suites                 all: gofmt, vet, unit, allocs, kms, distribution, cosign, release, e2e, e2e-node
 //	go run ./test/suites vet unit        these
 //	go run ./test/suites -skip e2e       all others
 //	go run ./test/suites -strict         a suite that cannot run here is a failure too
 //
-// It needs nothing but Go. A C compiler adds the race detector to unit, distribution, cosign and release; e2e needs Linux.
+// It needs nothing but Go. A C compiler adds the race detector to unit, distribution, cosign and release; e2e needs Linux,
+// and e2e-node root there.
 package main
 
 import (
@@ -45,11 +46,15 @@ type suite struct {
 func suites() []suite {
 	return []suite{
 		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"allocs", allocs}, {"kms", kms}, {"distribution", distribution},
-		{"cosign", cosign}, {"release", release}, {"e2e", e2e},
+		{"cosign", cosign}, {"release", release}, {"e2e", e2e}, {"e2e-node", e2eNode},
 	}
 }
 
-type skipped struct{ reason string }
+// skipped is why a suite does not run here. It is excused when no machine of this kind could run it.
+type skipped struct {
+	reason  string
+	excused bool
+}
 
 func (s *skipped) Error() string { return s.reason }
 
@@ -74,7 +79,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		case flags.NArg() > 0 && !slices.Contains(flags.Args(), s.name):
 			continue
 		case slices.Contains(without, s.name):
-			report.add(s.name, 0, &tests{}, "", &skipped{"left out by -skip"})
+			report.add(s.name, 0, &tests{}, "", &skipped{reason: "left out by -skip"})
 			continue
 		}
 		fmt.Fprintf(out, "== %s\n", s.name)
@@ -173,13 +178,57 @@ func goTest(ctx context.Context, tests *tests, args ...string) (note string, err
 // e2e runs the webhook behind a real API server. Its programs are built first, apart from the time limit of go test.
 func e2e(ctx context.Context, out io.Writer, tests *tests) (string, error) {
 	if runtime.GOOS != "linux" {
-		return "", &skipped{"the Kubernetes programs of test/cluster run on Linux only"}
+		return "", &skipped{reason: "the Kubernetes programs of test/cluster run on Linux only"}
 	}
 	if err := stream(ctx, out, "go", "-C", "test/cluster", "run", "./cmd/clusterbin"); err != nil {
 		return "", fmt.Errorf("build the Kubernetes programs: %w", err)
 	}
-	return "", stream(ctx, tests, "go", "-C", "test/cluster", "test", "-json", "-count=1", "-shuffle=on", "-timeout=20m", "./...")
+	list, err := output(ctx, "go", "-C", "test/cluster", "list", "./...")
+	if err != nil {
+		return "", err
+	}
+	args := []string{"-C", "test/cluster", "test", "-json", "-count=1", "-shuffle=on", "-timeout=20m"}
+	for _, name := range strings.Fields(list) {
+		if !slices.Contains(nodePackages(), "./"+filepath.Base(name)) {
+			args = append(args, name)
+		}
+	}
+	return "", stream(ctx, tests, "go", args...)
 }
+
+// nodePackages are those of test/cluster that run as root only.
+func nodePackages() []string { return []string{"./sandbox", "./nodee2e"} }
+
+// e2eNode installs the chart on a real node, in namespaces of its own. What it needs is built and downloaded first.
+func e2eNode(ctx context.Context, out io.Writer, tests *tests) (string, error) {
+	if runtime.GOOS != "linux" {
+		return "", &skipped{reason: "a Kubernetes node runs on Linux only", excused: true}
+	}
+	provide := filepath.Join(os.TempDir(), fmt.Sprintf("hallmark-clusterbin-%d", os.Getpid())) // go run hides the exit status
+	defer os.Remove(provide)
+	if err := stream(ctx, out, "go", "-C", "test/cluster", "build", "-o", provide, "./cmd/clusterbin"); err != nil {
+		return "", fmt.Errorf("build clusterbin: %w", err)
+	}
+	c := command(ctx, provide, "-node")
+	var said strings.Builder
+	c.Dir, c.Stdout, c.Stderr = filepath.Join("test", "cluster"), out, io.MultiWriter(os.Stderr, &said)
+	err := c.Run()
+	if status := c.ProcessState.ExitCode(); status == notThisMachine || status == packagesMissing {
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return "", &skipped{reason: strings.TrimPrefix(lines[len(lines)-1], "clusterbin: "), excused: status == notThisMachine}
+	}
+	if err != nil {
+		return "", fmt.Errorf("provide what a node needs: %w", err)
+	}
+	args := append([]string{"-C", "test/cluster", "test", "-json", "-count=1", "-timeout=30m"}, nodePackages()...)
+	return "", stream(ctx, tests, "go", args...)
+}
+
+// What clusterbin -node ends with on a machine that cannot run a node.
+const (
+	notThisMachine  = 3
+	packagesMissing = 4
+)
 
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, args...)

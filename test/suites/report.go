@@ -32,7 +32,9 @@ func (r *report) add(name string, elapsed time.Duration, t *tests, note string, 
 	switch {
 	case errors.As(err, &skip):
 		status = "SKIPPED"
-		r.missing = append(r.missing, name)
+		if !skip.excused {
+			r.missing = append(r.missing, name)
+		}
 		notes = append(notes, skip.reason)
 	case err != nil:
 		status = "FAILED"
@@ -68,6 +70,9 @@ type tests struct {
 	skipped        []string
 }
 
+// timing begins a line that a test prints to have it shown whether it passes or not.
+const timing = "timing: "
+
 type testName struct{ pkg, test string }
 
 // event is one of go test -json (go doc test2json).
@@ -102,6 +107,9 @@ func (t *tests) take(e event) {
 		fmt.Fprint(t.out, e.Output)
 	case "output":
 		t.said[name] += e.Output
+		if strings.HasPrefix(e.Output, timing) {
+			fmt.Fprint(t.out, e.Output)
+		}
 	case "pass", "fail", "skip":
 		t.end(name, e.Action)
 		delete(t.said, name)

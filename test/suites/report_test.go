@@ -13,6 +13,7 @@ const events = `{"Action":"start","Package":"m/a"}
 {"Action":"output","Package":"m/a","Output":"-test.shuffle 17\n"}
 {"Action":"run","Package":"m/a","Test":"TestGood"}
 {"Action":"output","Package":"m/a","Test":"TestGood","Output":"    a_test.go:7: chatter\n"}
+{"Action":"output","Package":"m/a","Test":"TestGood","Output":"timing: TestGood: 7 seconds\n"}
 {"Action":"pass","Package":"m/a","Test":"TestGood"}
 {"Action":"output","Package":"m/a","Test":"TestAway","Output":"=== RUN   TestAway\n"}
 {"Action":"output","Package":"m/a","Test":"TestAway","Output":"    a_test.go:9: no such thing here\n"}
@@ -40,7 +41,7 @@ func TestEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := "ok  \tm/a\t0.1s\n    b_test.go:3: got 1, want 2\n-test.shuffle 18\nFAIL\tm/b\t0.1s\nd.go:1: undefined: x\na program printed this\n"
+	want := "timing: TestGood: 7 seconds\nok  \tm/a\t0.1s\n    b_test.go:3: got 1, want 2\n-test.shuffle 18\nFAIL\tm/b\t0.1s\nd.go:1: undefined: x\na program printed this\n"
 	if out.String() != want {
 		t.Errorf("shown:\n got %q\nwant %q", out.String(), want)
 	}
@@ -65,8 +66,9 @@ func TestFinish(t *testing.T) {
 	}{
 		{"passed", nil, true, "", "vet    passed      0s"},
 		{"failed", errors.New("exit status 1"), false, "failed: vet", "vet    FAILED      0s  exit status 1"},
-		{"skipped", &skipped{"no compiler"}, false, "", "vet    SKIPPED     0s  no compiler"},
-		{"skipped and strict", &skipped{"no compiler"}, true, "did not run: vet", "vet    SKIPPED     0s  no compiler"},
+		{"skipped", &skipped{reason: "no compiler"}, false, "", "vet    SKIPPED     0s  no compiler"},
+		{"skipped and strict", &skipped{reason: "no compiler"}, true, "did not run: vet", "vet    SKIPPED     0s  no compiler"},
+		{"excused and strict", &skipped{"no root", true}, true, "", "vet    SKIPPED     0s  no root"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out strings.Builder

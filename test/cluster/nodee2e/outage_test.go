@@ -1,0 +1,107 @@
+package nodee2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/hallmark-admission/hallmark/test/cluster/node"
+)
+
+// TestNoReplica: without any webhook no pod gets in unjudged where everything is enforced; all else goes on, the webhook's
+// own return above all, which nobody has to help.
+func TestNoReplica(t *testing.T) {
+	install(t)
+	namespace := newNamespace(t, "outage")
+	pods := w.Client().CoreV1().Pods(namespace)
+	for _, name := range []string{"deleted", "labelled", "running"} {
+		if _, err := pods.Create(t.Context(), newPod(name, "golden/workspace:v1.2.0"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitPhase(t, namespace, "running")
+	lease := renewed(t)
+
+	kubectl(t, "scale", "deployment/"+webhook, "--replicas=0")
+	t.Cleanup(func() {
+		_, _, err := w.Kubectl(context.WithoutCancel(t.Context()), "", "scale", "deployment/"+webhook, "--replicas=3", "--namespace="+releaseNamespace)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, func() error {
+		left, err := listPods(t.Context(), releaseNamespace, webhookPods)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d replicas are left", len(left))
+		}
+		return err
+	})
+
+	for _, image := range []string{goodImage, unsignedImage} {
+		began := time.Now()
+		_, err := try(t.Context(), namespace, image)
+		if err == nil || !strings.Contains(err.Error(), `failed calling webhook "judge.hallmark.dev"`) {
+			t.Errorf("a pod of %s while nothing judges: got %v, want a failure that names the webhook", image, err)
+		}
+		say(t, "refused after %s: %v", time.Since(began).Round(time.Millisecond), err)
+	}
+	if err := pods.Delete(t.Context(), "deleted", metav1.DeleteOptions{}); err != nil {
+		t.Errorf("delete a pod: %v", err)
+	}
+	eventually(t, func() error { // until kubelet has cleared it away, with its update of the status
+		_, err := pods.Get(t.Context(), "deleted", metav1.GetOptions{})
+		if err == nil {
+			return fmt.Errorf("the deleted pod is still there")
+		}
+		return nil
+	})
+	for what, args := range map[string][]string{
+		"label a pod":              {"label", "pod", "labelled", "outage=yes", "--namespace=" + namespace},
+		"annotate the node":        {"annotate", "node", node.Name, "outage=yes", "--overwrite"},
+		"configuration":            {"create", "configmap", "outage", "--namespace=" + namespace},
+		"a pod in kube-system":     {"run", "outage", "--image=" + w.ref(pauseImage), "--namespace=kube-system"},
+		"and its end":              {"delete", "pod", "outage", "--namespace=kube-system", "--wait=false"},
+		"a namespace out of scope": {"run", "outage", "--image=" + w.ref(pauseImage), "--namespace=default", "--dry-run=server"},
+	} {
+		if what == "and its end" {
+			continue // after all others
+		}
+		if _, _, err := w.Kubectl(t.Context(), "", args...); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, _, err := w.Kubectl(t.Context(), "", "delete", "pod", "outage", "--namespace=kube-system", "--wait=false"); err != nil {
+		t.Errorf("delete a pod of kube-system: %v", err)
+	}
+	eventually(t, func() error {
+		if !renewed(t).After(lease) {
+			return fmt.Errorf("the lease of the node is not renewed")
+		}
+		return nil
+	})
+
+	kubectl(t, "scale", "deployment/"+webhook, "--replicas=3")
+	began := time.Now()
+	eventually(t, func() error {
+		_, err := try(t.Context(), namespace, goodImage)
+		return err
+	})
+	say(t, "admitted again %s after the first replica was asked for", time.Since(began).Round(100*time.Millisecond))
+	_, err := try(t.Context(), namespace, unsignedImage)
+	checkDenied(t, err)
+	settled(t)
+}
+
+// renewed is when the node last said that it lives.
+func renewed(t *testing.T) time.Time {
+	t.Helper()
+	lease, err := w.Client().CoordinationV1().Leases("kube-node-lease").Get(t.Context(), node.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lease.Spec.RenewTime.Time
+}
