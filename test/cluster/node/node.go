@@ -111,18 +111,32 @@ func (n *node) startScheduler() error {
 		"--kube-api-qps=200", "--kube-api-burst=400", "--profiling=false")
 }
 
-// routeServices gives the range of Services a route, without which nothing sent there gets as far as kube-proxy's rules. It
-// may lead anywhere, as the rules change the destination.
+// routeServices gives the range of Services a route, without which nothing sent there gets as far as kube-proxy's rules,
+// which change the destination. It leads to where a machine has its network, for which two ends of a cable stand: through
+// the loopback interface, the rules' rejection of Services without endpoints would not come back.
 func (n *node) routeServices() error {
-	lo, err := netlink.LinkByName("lo")
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink"}, PeerName: "nowhere"}
+	if err := netlink.LinkAdd(cable); err != nil {
+		return fmt.Errorf("add a network interface: %w", err)
+	}
+	for _, name := range []string{cable.Name, cable.PeerName} {
+		link, err := netlink.LinkByName(name)
+		if err == nil {
+			err = netlink.LinkSetUp(link)
+		}
+		if err != nil {
+			return fmt.Errorf("bring the network interface up: %w", err)
+		}
+	}
+	uplink, err := netlink.LinkByName(cable.Name)
 	if err != nil {
-		return fmt.Errorf("find the loopback interface: %w", err)
+		return fmt.Errorf("find the network interface: %w", err)
 	}
 	_, services, err := net.ParseCIDR(ServiceRange)
 	if err != nil {
 		return err
 	}
-	route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: services, Src: net.ParseIP(n.options.Address)}
+	route := &netlink.Route{LinkIndex: uplink.Attrs().Index, Dst: services, Src: net.ParseIP(n.options.Address)}
 	if err := netlink.RouteAdd(route); err != nil {
 		return fmt.Errorf("add a route to %s: %w", services, err)
 	}

@@ -32,9 +32,9 @@ func TestDisruption(t *testing.T) {
 		name string
 		run  func(*testing.T)
 	}{
-		{"restart", func(t *testing.T) { restart(t) }},
-		{"restart again", func(t *testing.T) { restart(t) }},
-		{"restart once more", func(t *testing.T) { restart(t) }},
+		{"restart", restart},
+		{"restart again", restart}, // while the last of the old ones are still on their way out
+		{"restart once more", func(t *testing.T) { restart(t); settled(t) }},
 		{"drain", drain},
 		{"certificate rotation", rotate},
 		{"upgrade", upgrade},
@@ -60,17 +60,11 @@ func wait(t *testing.T, d time.Duration) {
 func restart(t *testing.T) {
 	t.Helper()
 	kubectl(t, "rollout", "restart", "deployment/"+webhook)
-	rolledOut(t)
-}
-
-// rolledOut returns when all replicas are new, and the old ones gone: until then they answer.
-func rolledOut(t *testing.T) {
-	t.Helper()
 	kubectl(t, "rollout", "status", "deployment/"+webhook, timeout())
-	settled(t)
 }
 
-// settled returns when as many pods are there as should be, and all are ready.
+// settled returns when as many pods are there as should be, and all are ready: the old ones, which go on answering for a
+// while, are gone.
 func settled(t *testing.T) {
 	t.Helper()
 	eventually(t, func() error {
@@ -147,7 +141,6 @@ func upgrade(t *testing.T) {
 	values["webhook"] = object{"podAnnotations": object{"corp.example/revision": "2"}}
 	values["config"].(object)["message"] = object{"helpURL": "https://wiki.corp.example/workspace-images"}
 	upgradeTo(t, values)
-	rolledOut(t)
 }
 
 func rollback(t *testing.T) {
@@ -155,7 +148,7 @@ func rollback(t *testing.T) {
 	if _, err := w.helm(t.Context(), nil, "rollback", release, "--wait", timeout()); err != nil {
 		t.Fatal(err)
 	}
-	rolledOut(t)
+	settled(t)
 }
 
 // lossWindow is how long after a crash admissions may fail: those that were under way, and those that come before the
