@@ -72,7 +72,13 @@ func jsonOf(t testing.TB, f *harness.Fixture, stdin string, args ...string) (int
 // schemaMistakes holds output against the schema that users are given.
 func schemaMistakes(t testing.TB, output []byte) (mistakes []string) {
 	t.Helper()
-	schema, err := os.ReadFile("../../docs/check.schema.json")
+	return mistakesUnder(t, "check.schema.json", output)
+}
+
+// mistakesUnder holds output against one of the schemas of docs.
+func mistakesUnder(t testing.TB, file string, output []byte) (mistakes []string) {
+	t.Helper()
+	schema, err := os.ReadFile(filepath.Join("../../docs", file))
 	if err != nil {
 		t.Fatal(err)
 	}

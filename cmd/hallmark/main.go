@@ -90,6 +90,6 @@ To see it work, with no cluster and no network:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hinted{err, "see " + cmd.CommandPath() + " --help"}
 	})
-	root.AddCommand(newServe(io), newController(io), newDemo(io), newImage(io), newReplay(io), newRules(io), newTest(io), newCheck(io), newVersion(io))
+	root.AddCommand(newServe(io), newController(io), newDoctor(io), newDemo(io), newImage(io), newReplay(io), newRules(io), newTest(io), newCheck(io), newVersion(io))
 	return root
 }

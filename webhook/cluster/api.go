@@ -45,18 +45,23 @@ func connect(kubeconfig, agent string) (*api, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	a, err := newAPI(config, agent)
+	return a, namespace, err
+}
+
+func newAPI(config *rest.Config, agent string) (*api, error) {
 	config.UserAgent = agent
 	config.Timeout = requestTimeout
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return nil, "", fmt.Errorf("make a client for the Kubernetes API: %w", err)
+		return nil, fmt.Errorf("make a client for the Kubernetes API: %w", err)
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // the API has none
 	server, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
-		return nil, "", fmt.Errorf("address of the Kubernetes API: %w", err)
+		return nil, fmt.Errorf("address of the Kubernetes API: %w", err)
 	}
-	return &api{http: client, server: server}, namespace, nil
+	return &api{http: client, server: server}, nil
 }
 
 func load(kubeconfig string) (*rest.Config, string, error) {
