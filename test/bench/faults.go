@@ -70,20 +70,18 @@ func when(samples []sample, digest string, moved time.Time) (lastOld, firstNew t
 
 // down: what was known goes on, what is new is undecided, and both at once.
 func down(ctx context.Context, b *bench) error {
-	return b.failing(ctx, "down", func(n *network, on bool) { n.down.Store(on) })
+	return b.failing(ctx, "down", func(s *stand) error { return s.Registry.Close() })
 }
 
 func throttled(ctx context.Context, b *bench) error {
-	return b.failing(ctx, "429", func(n *network, on bool) {
-		n.throttle.Store(0)
-		if on {
-			n.throttle.Store(2)
-		}
+	return b.failing(ctx, "429", func(s *stand) error {
+		s.network.throttle.Store(2)
+		return nil
 	})
 }
 
 // failing sends pods of known and of new images to a registry that has ceased to answer as it should.
-func (b *bench) failing(ctx context.Context, name string, fail func(*network, bool)) error {
+func (b *bench) failing(ctx context.Context, name string, fail func(*stand) error) error {
 	return b.with(ctx, shortTags, func(s *stand) error {
 		w, err := s.known(ctx, "v6.0.", some)
 		if err != nil {
@@ -93,8 +91,9 @@ func (b *bench) failing(ctx context.Context, name string, fail func(*network, bo
 		if err != nil {
 			return err
 		}
-		fail(s.network, true)
-		defer fail(s.network, false)
+		if err := fail(s); err != nil {
+			return err
+		}
 		select { // until what the tags named is out of date
 		case <-time.After(2 * time.Second):
 		case <-ctx.Done():

@@ -119,7 +119,7 @@ func (s *stand) attacks(ctx context.Context) ([]attack, error) {
 		{"oversized", bytes.Repeat([]byte(" "), maxBody+1), "413"},
 		{"cut off", good[:len(good)/2], "400"},
 		{"deep", bytes.Replace(good, []byte(`"labels":{`), []byte(`"labels":{"deep":`+deep+`,`), 1), "400"},
-		{"two specs", bytes.Replace(good, []byte(`"spec":{`), []byte(`"spec":{},"spec":{`), 1), "400"},
+		{"two specs", bytes.Replace(good, []byte(`"spec":{`), []byte(`"spec":{},"spec":{`), 1), "200, not allowed"},
 		{"no review", []byte(`{"apiVersion":"v1","kind":"Pod"}`), "400"},
 	}
 	for name, image := range map[string]string{

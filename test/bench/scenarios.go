@@ -20,7 +20,7 @@ func scenarios() []scenario {
 		{"cold", "each pod has new signed images", cold},
 		{"herd", "five hundred pods of one new image at once", herd},
 		{"move", "a tag moves during the load", move},
-		{"down", "the registry cuts every connection, after it was there", down},
+		{"down", "the registry is gone, after it was there", down},
 		{"429", "the registry has everybody come back later, after it was there", throttled},
 		{"hostile", "good pods beside oversized, malformed, foreign and unsigned ones", hostile},
 		{"start", "from exec to ready, and the size of the binary", start},

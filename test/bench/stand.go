@@ -149,7 +149,6 @@ func (s *stand) close() error {
 // A network is what lies between webhook and registry.
 type network struct {
 	delay    atomic.Int64 // of every answer
-	down     atomic.Bool  // every connection is cut
 	throttle atomic.Int64 // seconds that a 429 asks for; 0 is no 429
 	requests atomic.Int64
 }
@@ -157,9 +156,6 @@ type network struct {
 func (n *network) between(registry http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.requests.Add(1)
-		if n.down.Load() {
-			panic(http.ErrAbortHandler)
-		}
 		if delay := time.Duration(n.delay.Load()); delay > 0 {
 			select {
 			case <-time.After(delay):
