@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/hallmark-admission/hallmark/test/cluster"
 	"github.com/hallmark-admission/hallmark/test/cluster/binaries"
+	"github.com/hallmark-admission/hallmark/test/cluster/fixture"
 )
 
 // world is a cluster, a registry with signed images and the webhook.
@@ -30,15 +30,11 @@ type world struct {
 	progress io.Writer
 	turns    int
 
-	stopFixture func() error
-	hallmark    *exec.Cmd
-	kwok        *exec.Cmd
-	files       fixture
-	url         string // of the webhook
+	files    *fixture.Fixture
+	hallmark *exec.Cmd
+	kwok     *exec.Cmd
+	url      string // of the webhook
 }
-
-// fixture is what test/harness/cmd/fixture says of itself.
-type fixture struct{ Registry, Config, Cert, Key, CA string }
 
 func (w *world) start(ctx context.Context, nodes bool) error {
 	build := exec.CommandContext(ctx, "go", "build", "-o", w.dir+string(filepath.Separator), "-trimpath", "-ldflags", "-s -w",
@@ -57,7 +53,7 @@ func (w *world) start(ctx context.Context, nodes bool) error {
 	if w.Cluster, err = cluster.Start(ctx, cluster.Options{Dir: w.file("cluster.d"), Controllers: true, Log: w.progress}); err != nil {
 		return err
 	}
-	if err := w.startFixture(ctx); err != nil {
+	if w.files, err = fixture.Start(w.file("fixture"), w.file("fixture.d")); err != nil {
 		return err
 	}
 	if err := w.startHallmark(ctx); err != nil {
@@ -78,34 +74,13 @@ func (w *world) stop() error {
 			_ = command.Wait() // a signal is how it ends
 		}
 	}
-	if w.stopFixture != nil {
-		errs = append(errs, w.stopFixture())
+	if w.files != nil {
+		errs = append(errs, w.files.Stop())
 	}
 	if w.Cluster != nil {
 		errs = append(errs, w.Stop())
 	}
 	return errors.Join(errs...)
-}
-
-func (w *world) startFixture(ctx context.Context) error {
-	command := exec.CommandContext(ctx, w.file("fixture"), "-dir", w.file("fixture.d"))
-	orders, err := command.StdinPipe()
-	if err != nil {
-		return err
-	}
-	answers, err := command.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := command.Start(); err != nil {
-		return err
-	}
-	w.stopFixture = func() error { return errors.Join(orders.Close(), command.Wait()) }
-	line, err := bufio.NewReader(answers).ReadBytes('\n')
-	if err != nil {
-		return fmt.Errorf("start the fixture: %w", err)
-	}
-	return json.Unmarshal(line, &w.files)
 }
 
 // startHallmark starts the webhook with its log in a file, as in production.
