@@ -111,8 +111,8 @@ func download(ctx context.Context, dir string) error {
 	if _, err := output(ctx, "apt-get", append(slices.Clone(apt), "update")...); err != nil {
 		return err
 	}
-	install := append(apt, "install", "--yes", "--no-install-recommends", "--download-only")
-	_, err := output(ctx, "apt-get", append(install, packages()...)...)
+	install := slices.Concat(apt, []string{"install", "--yes", "--no-install-recommends", "--download-only"}, packages())
+	_, err := output(ctx, "apt-get", install...)
 	return err
 }
 

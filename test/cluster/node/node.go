@@ -158,7 +158,7 @@ func (n *node) waitReady(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the node: %w (last answer: %v)\n%s", context.Cause(ctx), err, n.Tail(binaries.Kubelet))
+			return fmt.Errorf("wait for the node: %w (last answer: %w)\n%s", context.Cause(ctx), err, n.Tail(binaries.Kubelet))
 		}
 	}
 }

@@ -30,16 +30,19 @@ import (
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	if err == nil {
-		return
+	cancel()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "clusterbin:", err)
+		os.Exit(status(err))
 	}
-	fmt.Fprintln(os.Stderr, "clusterbin:", err)
+}
+
+func status(err error) int {
 	if unable := (*unableError)(nil); errors.As(err, &unable) {
-		os.Exit(unable.status)
+		return unable.status
 	}
-	os.Exit(1)
+	return 1
 }
 
 // unableError is why a node cannot run here.
