@@ -41,4 +41,8 @@
 // field manager hallmark-controller. Helm and GitOps tools compare what their manifests mention, and mention neither field;
 // managedFields says whose they are. Server-side apply would say the same and could create a configuration, or an entry, that
 // was just deleted.
+//
+// # Inspection
+//
+// An Inspector reads for hallmark doctor, with the rights of whoever runs it, and names the right that is missing.
 package cluster
