@@ -1,7 +1,7 @@
 // Suites runs the test suites one after another, and tells at the end which of them ran and which did not, and why. Of a
 // suite that passes it shows a line a package; of a test that fails, everything.
 //
-//	go run ./test/suites                 all: gofmt, vet, unit, allocs, kms, distribution, cosign, release, e2e, e2e-node
+//	go run ./test/suites                 all: gofmt, vet, unit, allocs, kms, chart, distribution, cosign, release, e2e, e2e-node
 //	go run ./test/suites vet unit        these
 //	go run ./test/suites -skip e2e       all others
 //	go run ./test/suites -strict         a suite that cannot run here is a failure too
@@ -45,8 +45,8 @@ type suite struct {
 
 func suites() []suite {
 	return []suite{
-		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"allocs", allocs}, {"kms", kms}, {"distribution", distribution},
-		{"cosign", cosign}, {"release", release}, {"e2e", e2e}, {"e2e-node", e2eNode},
+		{"gofmt", gofmt}, {"vet", vet}, {"unit", unit}, {"allocs", allocs}, {"kms", kms}, {"chart", chart},
+		{"distribution", distribution}, {"cosign", cosign}, {"release", release}, {"e2e", e2e}, {"e2e-node", e2eNode},
 	}
 }
 
@@ -124,6 +124,11 @@ func allocs(ctx context.Context, out io.Writer, _ *tests) (string, error) {
 // kms tests the keys of clouds, whose clients are linked only with their tags.
 func kms(ctx context.Context, _ io.Writer, tests *tests) (string, error) {
 	return goTest(ctx, tests, "-tags=kms_all", "-shuffle=on", "-run=KMS|AWS|Vault", "./webhook/signature")
+}
+
+// chart renders the Helm chart and gives what comes out to the code that will read it.
+func chart(ctx context.Context, _ io.Writer, tests *tests) (string, error) {
+	return "", stream(ctx, tests, "go", "-C", "test/chart", "test", "-json", "-count=1", "-shuffle=on", "-timeout=20m", "./...")
 }
 
 // distribution runs the webhook against CNCF's registry, which is built first.
