@@ -29,16 +29,26 @@ type Config struct {
 // An Engine judges one generation of rules. It is safe for concurrent use.
 type Engine struct {
 	rules  []*rule // sorted by name
-	early  rego.PreparedEvalQuery
-	late   rego.PreparedEvalQuery
-	phases [2][]*rule // in the order of the queries' columns
-	reads  reads      // what some rule in force reads
+	groups [2][2]group
 	memory *memory
 
 	documents *sync.Pool // of *document: each grows to what inputs need
 }
 
-// reads is what is put into the input only when some rule in force reads it.
+// The groups of a phase.
+const (
+	alike  = iota // rules that see the same of all workspaces of a template: what they said is remembered
+	unlike        // rules that see what each has for itself; they are judged each time, and keep nobody else from being remembered
+)
+
+// A group is rules in force that are judged together.
+type group struct {
+	rules []*rule // in the order of the query's columns
+	query rego.PreparedEvalQuery
+	reads reads
+}
+
+// reads is what is put into the input of a group only when one of its rules reads it.
 type reads struct {
 	object    bool            // input.object and input.old
 	workspace bool            // input.workspace
@@ -46,9 +56,13 @@ type reads struct {
 	request   map[string]bool // members of input.request
 }
 
-// remembered says that the same input comes again: no other workspace has the same object, and no other second the
-// same time.
-func (r reads) remembered() bool { return !r.object && !r.request["time"] }
+// group is that of rules with such reads.
+func (r reads) group() int {
+	if r.object || r.workspace || r.request["time"] || r.request["uid"] || r.request["name"] {
+		return unlike
+	}
+	return alike
+}
 
 // A rule is one package data.hallmark.rules.<name>.
 type rule struct {
@@ -67,10 +81,7 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{
-		reads: reads{request: map[string]bool{}}, memory: newMemory(),
-		documents: &sync.Pool{New: func() any { return new(document) }},
-	}
+	e := &Engine{memory: newMemory(), documents: &sync.Pool{New: func() any { return new(document) }}}
 	if err := e.findRules(compiler, config); err != nil {
 		return nil, err
 	}
@@ -80,15 +91,20 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 		return rego.New(rego.Compiler(compiler), rego.Store(store), rego.Query(query(rules)), rego.StrictBuiltinErrors(true)).
 			PrepareForEval(ctx)
 	}
-	var errs [2]error
-	e.early, errs[0] = prepare(e.phases[webhook.EarlyPhase])
-	e.late, errs[1] = prepare(e.phases[webhook.LatePhase])
+	var errs []error
+	for phase := range e.groups {
+		for i := range e.groups[phase] {
+			var err error
+			e.groups[phase][i].query, err = prepare(e.groups[phase][i].rules)
+			errs = append(errs, err)
+		}
+	}
 	for _, r := range e.rules {
 		var err error
 		r.alone, err = prepare([]*rule{r})
-		errs[0] = errors.Join(errs[0], err)
+		errs = append(errs, err)
 	}
-	return e, errors.Join(errs[:]...)
+	return e, errors.Join(errs...)
 }
 
 // findRules gathers the packages below rulesRef, and sorts them into phases.
@@ -136,21 +152,28 @@ func (e *Engine) findRules(compiler *ast.Compiler, config Config) error {
 		if r.Rule.Off {
 			continue
 		}
-		e.reads.add(m)
 		if r.Needs == 0 || r.Rule.Early {
-			e.phases[webhook.EarlyPhase] = append(e.phases[webhook.EarlyPhase], r)
+			e.add(webhook.EarlyPhase, r, m)
 		}
 		if r.Needs != 0 {
-			e.phases[webhook.LatePhase] = append(e.phases[webhook.LatePhase], r)
+			e.add(webhook.LatePhase, r, m)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (r *reads) add(m mentions) {
-	r.object, r.workspace = r.object || m.object, r.workspace || m.workspace
-	r.image = r.image || m.facts&webhook.FactImage != 0
-	maps.Copy(r.request, m.request)
+// add puts a rule into its group of a phase.
+func (e *Engine) add(phase webhook.Phase, r *rule, m mentions) {
+	own := reads{object: m.object, workspace: m.workspace, image: m.facts&webhook.FactImage != 0, request: m.request}
+	g := &e.groups[phase][own.group()]
+	g.rules = append(g.rules, r)
+	g.reads.object = g.reads.object || own.object
+	g.reads.workspace = g.reads.workspace || own.workspace
+	g.reads.image = g.reads.image || own.image
+	if g.reads.request == nil {
+		g.reads.request = map[string]bool{}
+	}
+	maps.Copy(g.reads.request, own.request)
 }
 
 // query gives the sets of all rules as one array each, so that a set that is undefined is told from an empty one and
@@ -186,49 +209,58 @@ func (e *Engine) Metadata() map[string]Metadata {
 // Judge evaluates the rules of a phase, or remembers what they said of the same input: rules are functions of their input
 // and of what an Engine never changes, without clock, chance or network (Capabilities).
 func (e *Engine) Judge(ctx context.Context, phase webhook.Phase, in *webhook.Input) ([]webhook.Finding, error) {
-	rules := e.phases[phase]
-	if len(rules) == 0 || len(in.Images) == 0 {
+	if len(in.Images) == 0 {
+		return nil, nil
+	}
+	findings, err := e.judgeAlike(ctx, phase, in)
+	if err != nil || len(e.groups[phase][unlike].rules) == 0 {
+		return findings, err
+	}
+	d := e.documents.Get().(*document)
+	defer func() { d.reset(); e.documents.Put(d) }()
+	g := &e.groups[phase][unlike]
+	if err := d.input(in, g.reads); err != nil {
+		return nil, err
+	}
+	others, _, err := g.evaluate(ctx, d, in)
+	return append(findings, others...), err
+}
+
+// judgeAlike is Judge for the rules whose judgements are remembered.
+func (e *Engine) judgeAlike(ctx context.Context, phase webhook.Phase, in *webhook.Input) ([]webhook.Finding, error) {
+	g := &e.groups[phase][alike]
+	if len(g.rules) == 0 {
 		return nil, nil
 	}
 	d := e.documents.Get().(*document)
 	defer func() { d.reset(); e.documents.Put(d) }()
-	if err := d.input(in, e.reads); err != nil {
+	if err := d.input(in, g.reads); err != nil {
 		return nil, err
-	}
-	if !e.reads.remembered() {
-		findings, _, err := e.evaluate(ctx, phase, d, in)
-		return findings, err
 	}
 	key := d.key(phase)
 	if findings, known := e.memory.recall(key, in.Images); known {
 		return findings, nil
 	}
-	findings, whole, err := e.evaluate(ctx, phase, d, in)
+	findings, whole, err := g.evaluate(ctx, d, in)
 	if err == nil && whole {
 		e.memory.keep(key, findings, in.Images)
 	}
 	return findings, err
 }
 
-// evaluate judges all rules of a phase in one query. When it fails, each is judged by itself, so that the others still say
+// evaluate judges all rules of a group in one query. When it fails, each is judged by itself, so that the others still say
 // what they find; the result is not the whole then.
-func (e *Engine) evaluate(ctx context.Context, phase webhook.Phase, d *document, in *webhook.Input) (
-	findings []webhook.Finding, whole bool, err error,
-) {
+func (g *group) evaluate(ctx context.Context, d *document, in *webhook.Input) (findings []webhook.Finding, whole bool, err error) {
 	input, err := d.value()
 	if err != nil {
 		return nil, false, err
 	}
-	prepared, rules := &e.early, e.phases[phase]
-	if phase == webhook.LatePhase {
-		prepared = &e.late
-	}
-	findings, err = judge(ctx, prepared, rules, input, in)
+	findings, err = judge(ctx, &g.query, g.rules, input, in)
 	if err == nil || ctx.Err() != nil {
 		return findings, err == nil, cmp.Or(ctx.Err(), err)
 	}
 	findings = nil
-	for _, r := range rules {
+	for _, r := range g.rules {
 		found, err := judge(ctx, &r.alone, []*rule{r}, input, in)
 		if ctx.Err() != nil {
 			return nil, false, ctx.Err()

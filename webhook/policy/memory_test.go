@@ -31,7 +31,6 @@ func changes() map[string]func(in *webhook.Input) {
 		"one group":          func(in *webhook.Input) { in.Request.User.Groups = []string{"ab"} },
 		"kind":               func(in *webhook.Input) { in.Request.Kind = "Deployment" },
 		"dry run":            func(in *webhook.Input) { in.Request.DryRun = true },
-		"owner":              func(in *webhook.Input) { in.Workspace.Owner = "eve" },
 		"order of images":    func(in *webhook.Input) { slices.Reverse(in.Images) },
 		"one image":          func(in *webhook.Input) { in.Images = in.Images[:1] },
 		"where":              image(func(i *webhook.Image) { i.Where = "containers[evil]" }),
@@ -79,7 +78,7 @@ func changes() map[string]func(in *webhook.Input) {
 // nothing else. All shipped rules are on, and one that tells everything it sees apart from the request's own object.
 func TestRememberedIsJudged(t *testing.T) {
 	const rules = `deny contains {"message": "{x}", "args": {"x": json.marshal([input.request.namespace, input.request.user, input.request.kind,
-	input.request.dryRun, input.workspace, input.images])}}
+	input.request.dryRun, input.images])}}
 warn contains {"image": image.where, "message": "seen"} if some image in input.images`
 	warm, err := engine(t, rules)
 	if err != nil {
@@ -132,12 +131,14 @@ func messages(findings []webhook.Finding) []string {
 	return all
 }
 
-// TestNotRemembered: rules that see the object or the time judge each request, and what failed is tried again.
+// TestNotRemembered: rules that see what each workspace has for itself judge each request, and what failed is tried again.
 func TestNotRemembered(t *testing.T) {
 	for title, rego := range map[string]string{
-		"object": telling,
-		"time":   `deny contains {"message": input.request.time}`,
-		"fails":  `deny contains {"message": "no"} if 1 / (count(input.images) - 1) > 1`,
+		"object":    telling,
+		"time":      `deny contains {"message": input.request.time}`,
+		"name":      `deny contains {"message": "no"} if input.request.name == "x"`,
+		"workspace": `deny contains {"message": "no"} if input.workspace.owner == "x"`,
+		"fails":     `deny contains {"message": "no"} if 1 / (count(input.images) - 1) > 1`,
 	} {
 		e, err := engine(t, rego)
 		if err != nil {
@@ -149,6 +150,35 @@ func TestNotRemembered(t *testing.T) {
 		if n := len(e.memory.young); n != 0 {
 			t.Errorf("%s: %d judgements are remembered", title, n)
 		}
+	}
+}
+
+// TestOthersAreRemembered: one rule that sees the object keeps no other from being remembered, and both find what they do.
+func TestOthersAreRemembered(t *testing.T) {
+	source := Source{
+		"a.rego": []byte(`package hallmark.rules.a
+deny contains {"message": "host"} if input.object.spec.hostNetwork`),
+		"b.rego": []byte(`package hallmark.rules.b
+deny contains {"image": image.where, "message": "seen"} if some image in input.images`),
+	}
+	e, err := New(t.Context(), Config{Source: source, Schema: schema(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, object := range []string{`{"spec":{"hostNetwork":true}}`, `{"spec":{}}`, `{"spec":{"hostNetwork":true}}`} {
+		in := input(1)
+		in.Request.Object = []byte(object)
+		findings, err := e.Judge(t.Context(), webhook.EarlyPhase, in)
+		want := []string{"b: seen", "a: host"}
+		if i == 1 {
+			want = want[:1]
+		}
+		if err != nil || !slices.Equal(messages(findings), want) {
+			t.Errorf("%s: got %q, %v; want %q", object, messages(findings), err, want)
+		}
+	}
+	if n := len(e.memory.young); n != 1 {
+		t.Errorf("%d judgements are remembered, want 1", n)
 	}
 }
 

@@ -34,7 +34,7 @@ func TestReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := e.reads
+		got := readsOf(e)
 		delete(got.request, "kind")
 		request := strings.Join(slices.Sorted(maps.Keys(got.request)), " ")
 		if request != strings.ReplaceAll(want.request, "kind ", "") || got.workspace != want.workspace || got.object != want.object ||
@@ -42,6 +42,18 @@ func TestReads(t *testing.T) {
 			t.Errorf("%s: reads %+v, want %+v", rego, got, want)
 		}
 	}
+}
+
+// readsOf is what the rules of all groups read.
+func readsOf(e *Engine) reads {
+	all := reads{request: map[string]bool{}}
+	for _, phase := range e.groups {
+		for _, g := range phase {
+			all.object, all.workspace, all.image = all.object || g.reads.object, all.workspace || g.reads.workspace, all.image || g.reads.image
+			maps.Copy(all.request, g.reads.request)
+		}
+	}
+	return all
 }
 
 // TestMembersOfRequest: what a rule may read by the schema is what it gets.
