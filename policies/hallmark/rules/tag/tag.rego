@@ -64,7 +64,7 @@ deny contains finding if {
 		"image": image.where,
 		"message": "{tag} names {now} in the registry, not {digest}",
 		"args": {"tag": _quoted(image), "now": substring(image.tagDigest, 0, 19), "digest": substring(image.digest, 0, 19)},
-		"fix": "leave the digest out, or use the one that the tag names",
+		"fix": "leave the digest out, or use the one that the tag names; try again if the tag has just moved",
 	}
 }
 
