@@ -95,19 +95,13 @@ func (p person) run(image string) []string {
 // until repeats what takes a moment: API servers hear of policies by a watch.
 func (p person) until(want, stdin string, args ...string) {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), 30*time.Second)
-	defer cancel()
-	for {
+	p.eventually(func() error {
 		stdout, stderr, err := p.kubectl(stdin, args...)
 		if want == "" && err == nil || want != "" && strings.Contains(stderr, want) {
-			return
+			return nil
 		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			p.Fatalf("kubectl %s: %s%s\nwant %q", strings.Join(args, " "), stdout, stderr, want)
-		}
-	}
+		return fmt.Errorf("kubectl %s: %s%s\nwant %q", strings.Join(args, " "), stdout, stderr, want)
+	})
 }
 
 func TestChart(t *testing.T) {
@@ -116,7 +110,7 @@ func TestChart(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := cluster.Start(t.Context(), cluster.Options{
-		Dir: t.TempDir(), Binaries: programs, Log: t.Output(), Timeout: 5 * time.Minute,
+		Dir: t.TempDir(), Binaries: programs, Log: t.Output(), Timeout: 5 * time.Minute, Controllers: true,
 		Users: []cluster.User{cluster.Developer(developer), {Name: tenant, ClusterRoles: []string{"tenant"}}},
 	})
 	if err != nil {
@@ -152,12 +146,55 @@ func TestChart(t *testing.T) {
 			person{t, c, "admin", "hallmark-system"}.ok(text, "apply", "--validate=strict", "--dry-run=server", "-f", "-")
 		})
 	}
+	testTypes(admin)
 	dev.until(notInternal, "", dev.run(foreign)...)
 
 	t.Run("backstop", func(t *testing.T) { testBackstop(person{t, c, developer, "dev"}) })
 	t.Run("namespaces", func(t *testing.T) { testNamespaces(person{t, c, tenant, "dev"}) })
 	t.Run("registration deleted", func(t *testing.T) { testDeleted(person{t, c, developer, "dev"}, manifest) })
 	t.Run("registration active", func(t *testing.T) { testActive(person{t, c, developer, "dev"}, manifest) })
+}
+
+// testTypes: the API server knows every field that the expressions name, and finds nothing wrong with their types.
+func testTypes(p person) {
+	policies := p.Client().AdmissionregistrationV1().ValidatingAdmissionPolicies()
+	p.eventually(func() error {
+		list, err := policies.List(p.Context(), metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		if len(list.Items) != 5 {
+			return fmt.Errorf("there are %d policies, want 5", len(list.Items))
+		}
+		for _, policy := range list.Items {
+			checked := policy.Status.TypeChecking
+			if checked == nil {
+				return fmt.Errorf("%s was not checked", policy.Name)
+			}
+			for _, w := range checked.ExpressionWarnings {
+				p.Errorf("%s: %s: %s", policy.Name, w.FieldRef, w.Warning)
+			}
+		}
+		return nil
+	})
+}
+
+// eventually waits for what a controller does.
+func (p person) eventually(check func() error) {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			p.Fatal(err)
+		}
+	}
 }
 
 // testBackstop: the webhook is registered and not active, as just after helm install.
