@@ -120,7 +120,7 @@ func (c *Content) asked(
 	last, known := c.store.last(&c.config, ref)
 	if known {
 		var cancel context.CancelFunc
-		ctx, cancel = halfTheTime(ctx)
+		ctx, cancel = withLastAnswer(ctx)
 		defer cancel()
 	}
 	m, err := fetch(ctx)
@@ -255,14 +255,19 @@ func (s *Store) forget(c *Config, ref webhook.Reference) {
 	}
 }
 
-// halfTheTime is a context that ends when half of what is left of ctx is over: who has a last answer to fall back on must
-// not wait until there is no time to use it.
-func halfTheTime(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
+// patience is how long a registry is waited for when its last answer is at hand: a pod of a known image starts within it
+// though the registry is slow, or asks again and again to be left alone for a moment. The request goes on behind, so what
+// it brings is there for the next.
+const patience = time.Second
+
+// withLastAnswer is a context for asking when there is a last answer to fall back on: it ends after patience, or when half of
+// what is left of ctx is over, as there must be time to use that answer.
+func withLastAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
+	wait := patience
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)/2)
+	return context.WithTimeout(ctx, wait)
 }
 
 // outage says that a registry did not answer. That it refused or had nothing is an answer.

@@ -58,7 +58,7 @@ func (r *Reader) readTag(ctx context.Context, ref webhook.Reference) (*webhook.C
 	last, known := r.store.last(&r.config, ref)
 	if known {
 		var cancel context.CancelFunc
-		ctx, cancel = halfTheTime(ctx)
+		ctx, cancel = withLastAnswer(ctx)
 		defer cancel()
 	}
 	content, err := do(ctx, &r.flights, "tag "+r.config.key(ref), func(ctx context.Context) (*webhook.Content, error) {
