@@ -12,6 +12,7 @@ type Content struct {
 	Digest    string     // "sha256:…" of the manifest or index that was asked for
 	MediaType string     // as in the manifest itself, or as served when the manifest has none
 	Platforms []Platform // one for a plain image; empty when only the digest was asked for
+	Before    string     // what the tag named until a moment ago, which still counts; "" for nothing else
 	Stale     time.Time  // when the tag named the digest, if its registry fails and this is the last answer; else zero
 }
 

@@ -181,6 +181,9 @@ func (v *review) fetch(ctx context.Context, image *Image, needs Fact) {
 		content, err := v.readImage(ctx, image.Ref.WithTag(image.Ref.Tag), DigestOnly)
 		if err == nil {
 			image.TagDigest, image.Stale = content.Digest, content.Stale
+			if content.Before == image.Ref.Digest {
+				image.TagDigest = content.Before // pinned by who has not heard yet that the tag has moved
+			}
 		}
 		return err
 	})

@@ -180,6 +180,23 @@ func TestDeadlineWhileReading(t *testing.T) {
 	}
 }
 
+// TestTagJustMoved: a pod that was pinned to what its tag named until a moment ago is judged by that; any other digest is not.
+func TestTagJustMoved(t *testing.T) {
+	before, now := "sha256:"+strings.Repeat("b", 64), "sha256:"+strings.Repeat("c", 64)
+	r := reviewerWith(t, nil)
+	r.Rules, r.Catalogue = []Rule{{Name: "tag", Needs: FactTagDigest}}, CataloguerFunc(covered)
+	r.Judge = JudgeFunc(func(context.Context, Phase, *Input) ([]Finding, error) { return nil, nil })
+	r.Reader = ImageReaderFunc(func(context.Context, Reference, Depth) (*Content, error) {
+		return &Content{Digest: now, Before: before}, nil
+	})
+	for written, want := range map[string]string{before: before, now: now, someDigest: now} {
+		d := r.Validate(t.Context(), podOf(t, m{"containers": []m{{"name": "dev", "image": "r.io/a:v1@" + written}}}))
+		if len(d.Images) != 1 || d.Images[0].TagDigest != want {
+			t.Errorf("%s: the tag is taken to name %+v, want %s", written, d.Images, want)
+		}
+	}
+}
+
 // TestReadersRunTogether: the images of one pod are read side by side, and a panic in one comes up in the request.
 func TestReadersRunTogether(t *testing.T) {
 	request := podOf(t, m{"containers": []m{{"name": "a", "image": "r.io/a:v1"}, {"name": "b", "image": "r.io/b:v1"}}})

@@ -184,7 +184,10 @@ func (c *Content) remember(ref webhook.Reference, m webhook.Manifest) {
 	c.store.manifests.add(c.config.key(pinned), m, int64(len(m.Body)+len(m.MediaType)))
 	now := c.config.Now()
 	if ref.Digest == "" {
-		c.store.tags.add(c.config.key(ref), tag{m.Digest, now}, int64(len(m.Digest)))
+		key := c.config.key(ref)
+		last, _ := c.store.tags.get(key)
+		named := last.next(m.Digest, now)
+		c.store.tags.add(key, named, int64(len(named.digest)+len(named.before)))
 	}
 	if disk := c.store.diskFor(&c.config); disk != nil {
 		disk.write(pinned, m.Digest, m.MediaType, m.Body)

@@ -82,10 +82,10 @@ func (d *Disk) last(ref webhook.Reference, scope string, now time.Time) (tag, bo
 	}
 	written := entry.Annotations[readTime]
 	if written == "" {
-		return tag{entry.Digest, now}, true
+		return tag{digest: entry.Digest, read: now}, true
 	}
 	read, err := time.Parse(time.RFC3339, written)
-	return tag{entry.Digest, read}, err == nil && entry.Annotations[readScope] == scope
+	return tag{digest: entry.Digest, read: read}, err == nil && entry.Annotations[readScope] == scope
 }
 
 // forget drops what a registry once said that a tag names. What an admin has put there stays.

@@ -341,6 +341,40 @@ func TestRefreshBehind(t *testing.T) {
 	w.wantRequests(t, 0, "after a refresh")
 }
 
+// TestMovedTag: what a tag named until a moment ago is known for a TTL more, since another replica may still pin to it.
+func TestMovedTag(t *testing.T) {
+	clock := &clock{now: time.Now()}
+	store := evidence.NewStore(evidence.Limits{Bytes: 1 << 20}, nil)
+	config := evidence.Config{TagTTL: time.Minute, Timeout: time.Second, Now: clock.Now}
+	names := "sha256:" + strings.Repeat("a", 64)
+	content := evidence.NewContent(store, config, fetcher(func(webhook.Reference) webhook.Manifest { return webhook.Manifest{Digest: names} }))
+	read := evidence.NewReader(store, config, webhook.ImageReaderFunc(
+		func(ctx context.Context, ref webhook.Reference, _ webhook.Depth) (*webhook.Content, error) {
+			m, err := content.Manifest(ctx, ref, 0)
+			return &webhook.Content{Digest: m.Digest}, err
+		}))
+	ref := webhook.Reference{Registry: "r.io", Repository: "a", Tag: "v1"}
+	ask := func(title, digest, before string) {
+		t.Helper()
+		got, err := read.ReadImage(t.Context(), ref, webhook.DigestOnly)
+		if err != nil || got.Digest != digest || got.Before != before {
+			t.Errorf("%s: got %+v, %v; want %s, before %q", title, got, err, digest, before)
+		}
+	}
+	first, second := names, "sha256:"+strings.Repeat("b", 64)
+	ask("new", first, "")
+	names = second
+	ask("within the TTL", first, "")
+	clock.add(61 * time.Second)
+	ask("read again", second, first)
+	clock.add(30 * time.Second)
+	ask("a moment later", second, first)
+	clock.add(31 * time.Second)
+	ask("a TTL later", second, "")
+	clock.add(61 * time.Second)
+	ask("read again, and still the same", second, "")
+}
+
 // TestTrustAndScope: another set of keys or another way to be known to a registry starts from nothing, but for the bytes.
 // proofs are a verifier and an attester as one.
 type proofs struct {

@@ -35,7 +35,7 @@ func (r *Reader) ReadImage(ctx context.Context, ref webhook.Reference, depth web
 				r.refresh(ctx, ref)
 			}
 			if depth == webhook.DigestOnly {
-				return &webhook.Content{Digest: last.digest}, nil
+				return last.content(&r.config), nil
 			}
 			return r.readDigest(ctx, ref.WithDigest(last.digest), depth)
 		}
@@ -64,9 +64,13 @@ func (r *Reader) readTag(ctx context.Context, ref webhook.Reference) (*webhook.C
 	content, err := do(ctx, &r.flights, "tag "+r.config.key(ref), func(ctx context.Context) (*webhook.Content, error) {
 		// Who looked before another flight landed and asks after it finds here what that one brought.
 		if last, known := r.store.tags.get(r.config.key(ref)); known && r.config.Now().Sub(last.read) < r.config.TagTTL*3/4 {
-			return &webhook.Content{Digest: last.digest}, nil
+			return last.content(&r.config), nil
 		}
-		return r.read.ReadImage(ctx, ref, webhook.DigestOnly)
+		content, err := r.read.ReadImage(ctx, ref, webhook.DigestOnly)
+		if named, known := r.store.tags.get(r.config.key(ref)); err == nil && known && named.digest == content.Digest {
+			return named.content(&r.config), nil // the read has been remembered, with what was before
+		}
+		return content, err
 	})
 	if err != nil && known && outage(err) {
 		r.config.Observe("tag", "stale")

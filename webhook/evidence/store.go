@@ -31,6 +31,27 @@ type Store struct {
 type tag struct {
 	digest string
 	read   time.Time
+	before string    // what it named until moved, "" for nothing else
+	moved  time.Time // when the present digest was seen first
+}
+
+// next is what a tag is after it was read again.
+func (t tag) next(digest string, now time.Time) tag {
+	switch t.digest {
+	case digest, "":
+		return tag{digest: digest, read: now, before: t.before, moved: t.moved}
+	}
+	return tag{digest: digest, read: now, before: t.digest, moved: now}
+}
+
+// content is what a tag names. What it named before counts for a tagTTL more: another replica may have pinned a pod to it
+// that has not heard yet that the tag has moved.
+func (t tag) content(c *Config) *webhook.Content {
+	content := &webhook.Content{Digest: t.digest}
+	if t.before != "" && c.Now().Sub(t.moved) < c.TagTTL {
+		content.Before = t.before
+	}
+	return content
 }
 
 // A proof is what a verifier found, and until when it counts.
