@@ -67,10 +67,13 @@ func (r *Reader) readTag(ctx context.Context, ref webhook.Reference) (*webhook.C
 			return last.content(&r.config), nil
 		}
 		content, err := r.read.ReadImage(ctx, ref, webhook.DigestOnly)
-		if named, known := r.store.tags.get(r.config.key(ref)); err == nil && known && named.digest == content.Digest {
+		if err != nil || !content.Stale.IsZero() {
+			return content, err
+		}
+		if named, known := r.store.tags.get(r.config.key(ref)); known && named.digest == content.Digest {
 			return named.content(&r.config), nil // the read has been remembered, with what was before
 		}
-		return content, err
+		return content, nil
 	})
 	if err != nil && known && outage(err) {
 		r.config.Observe("tag", "stale")
