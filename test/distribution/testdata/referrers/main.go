@@ -33,7 +33,7 @@ func run(image, ca, credentials string) error {
 	var said struct{ Referrers, Requests []string }
 	client, err := registry.New(registry.Config{
 		Hosts: []registry.Host{{Host: ref.Registry, CAFile: ca, CredentialsFile: credentials}},
-		Observe: func(_, operation string, code int, _ time.Duration) {
+		Observe: func(_ context.Context, _, operation string, code int, _ time.Duration) {
 			said.Requests = append(said.Requests, fmt.Sprint(operation, " ", code))
 		},
 	})
