@@ -121,8 +121,8 @@ func (d *document) value() (ast.Value, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read the input back: %w", err)
-	case len(r.rest) > 0 || len(r.terms) > 0:
-		return nil, errors.New("read the input back: something is left over")
+	case term == nil || len(r.rest) > 0 || len(r.terms) > 0:
+		return nil, errors.New("read the input back: it is not one value")
 	}
 	return term.Value, nil
 }

@@ -239,6 +239,7 @@ func FuzzDocument(f *testing.F) {
 	f.Add(d.bytes)
 	f.Add([]byte(`{"` + "\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"))
 	f.Add([]byte(`x`))
+	f.Add([]byte(`.`))
 	f.Add([]byte(`{[.].`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d := &document{bytes: text}
