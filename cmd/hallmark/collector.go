@@ -37,8 +37,13 @@ func tuneCollector(ctx context.Context) {
 	}
 }
 
-// collectorPercent is the share of live bytes that may be added as garbage.
+// collectorPercent is the share of live bytes that may be added as garbage. What is remembered of thousands of images is
+// mostly bytes without pointers, which cost the collector little, so half as much is enough then. More is alive only with a
+// large catalogue or large attestations, which are trees of values: then as by default.
 func collectorPercent(live uint64) int {
-	const least, most = 50, 400
+	const least, most, large = 50, 400, 32 << 20
+	if live > large {
+		return 100
+	}
 	return int(min(max(garbageBytes*100/max(live, 1), least), most))
 }
