@@ -5,22 +5,17 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/rego"
 
 	"github.com/hallmark-admission/hallmark/test/harness"
-	"github.com/hallmark-admission/hallmark/webhook/config"
-	"github.com/hallmark-admission/hallmark/webhook/evidence"
 	"github.com/hallmark-admission/hallmark/webhook/registrytest"
-	"github.com/hallmark-admission/hallmark/webhook/server"
 	"github.com/hallmark-admission/hallmark/webhook/servertest"
 )
 
@@ -284,23 +279,11 @@ func webhookOf(t *testing.T, f *harness.Fixture) *servertest.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _, err := config.Load(text, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
 	source, err := shippedPolicies(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := newGeneration(t.Context(), c, source, outside{now: time.Now, store: evidence.NewStore(evidence.Limits{Bytes: 64 << 20}, nil)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.close)
-	s := httptest.NewTLSServer(server.Handler(server.Config{
-		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second,
-		Log: slog.New(slog.DiscardHandler), Metrics: server.NewMetrics(),
-	}))
+	s := httptest.NewTLSServer(handlerOf(t, text, source))
 	t.Cleanup(s.Close)
 	client, err := servertest.NewClient(s.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/hallmark-admission/hallmark/test/harness"
 	"github.com/hallmark-admission/hallmark/webhook/config"
 	"github.com/hallmark-admission/hallmark/webhook/evidence"
+	"github.com/hallmark-admission/hallmark/webhook/policy"
 	"github.com/hallmark-admission/hallmark/webhook/registrytest"
 	"github.com/hallmark-admission/hallmark/webhook/server"
 	"github.com/hallmark-admission/hallmark/webhook/servertest"
@@ -99,23 +99,25 @@ func benchHandler(b *testing.B, f *harness.Fixture) http.Handler {
 	if err := f.Write("hallmark.yaml", []byte(text)); err != nil {
 		b.Fatal(err)
 	}
-	read, err := os.ReadFile(f.Dir + "/hallmark.yaml")
-	if err != nil {
-		b.Fatal(err)
-	}
-	c, _, err := config.Load(read, time.Now())
-	if err != nil {
-		b.Fatal(err)
-	}
 	source, err := shippedPolicies(nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	g, err := newGeneration(b.Context(), c, source, outside{now: time.Now, store: evidence.NewStore(evidence.Limits{Bytes: 64 << 20}, nil)})
+	return handlerOf(b, []byte(text), source)
+}
+
+// handlerOf is the real handler under a configuration and rules; it words its log, and throws it away.
+func handlerOf(tb testing.TB, text []byte, source policy.Source) http.Handler {
+	tb.Helper()
+	c, _, err := config.Load(text, time.Now())
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.Cleanup(g.close)
+	g, err := newGeneration(tb.Context(), c, source, outside{now: time.Now, store: evidence.NewStore(evidence.Limits{Bytes: 64 << 20}, nil)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(g.close)
 	return server.Handler(server.Config{
 		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second,
 		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)), Metrics: server.NewMetrics(),

@@ -2,18 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hallmark-admission/hallmark/test/harness"
-	"github.com/hallmark-admission/hallmark/webhook/config"
-	"github.com/hallmark-admission/hallmark/webhook/evidence"
 	"github.com/hallmark-admission/hallmark/webhook/registrytest"
-	"github.com/hallmark-admission/hallmark/webhook/server"
 )
 
 // BenchmarkReviewScale is a whole review, as in BenchmarkReview, under catalogues and with rules of several sizes: neither
@@ -48,10 +42,6 @@ func scaledHandler(b *testing.B, f *harness.Fixture, entries, rules int) http.Ha
 	for i := range entries {
 		fmt.Fprintf(&text, "  - {name: more-%d, repository: %q, owner: devex, signers: [ci]}\n", i, f.Ref(fmt.Sprintf("golden/more/%d", i)))
 	}
-	c, _, err := config.Load([]byte(text.String()), time.Now())
-	if err != nil {
-		b.Fatal(err)
-	}
 	source, err := shippedPolicies(nil)
 	if err != nil {
 		b.Fatal(err)
@@ -59,13 +49,5 @@ func scaledHandler(b *testing.B, f *harness.Fixture, entries, rules int) http.Ha
 	for i := range rules {
 		source[fmt.Sprintf("extra%d.rego", i)] = []byte(harness.ExtraRule(i))
 	}
-	g, err := newGeneration(b.Context(), c, source, outside{now: time.Now, store: evidence.NewStore(evidence.Limits{Bytes: 64 << 20}, nil)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(g.close)
-	return server.Handler(server.Config{
-		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second,
-		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)), Metrics: server.NewMetrics(),
-	})
+	return handlerOf(b, []byte(text.String()), source)
 }
