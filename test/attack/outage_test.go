@@ -61,7 +61,7 @@ func TestHangingRegistry(t *testing.T) {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if hanging.Load() {
 				<-r.Context().Done()
-				return
+				panic(http.ErrAbortHandler) // to return would be to answer
 			}
 			next.ServeHTTP(rw, r)
 		})

@@ -160,6 +160,7 @@ func TestWire(t *testing.T) {
 		"token endpoint hangs": {harness.HostileConfig{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/token" {
 				<-r.Context().Done()
+				panic(http.ErrAbortHandler)
 			}
 			rw.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://%s/token"`, r.Host))
 			rw.WriteHeader(http.StatusUnauthorized)

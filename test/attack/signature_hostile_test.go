@@ -47,7 +47,7 @@ func TestHostileReferrers(t *testing.T) {
 		"500 of the list of signatures": {layers, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, unavailable("answered 500")},
 		"429 of the list of bundles":    {bundles, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }, unavailable("is limiting requests (429)")},
 		"403 of the list of bundles":    {bundles, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, refused("refused access to golden/unsigned (403)")},
-		"silence":                       {bundles, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, unavailable("did not answer within 3s")},
+		"silence":                       {bundles, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done(); panic(http.ErrAbortHandler) }, unavailable("did not answer within 3s")},
 		"pages without end (SIG-045)": {bundles, link(func(r *http.Request) string {
 			return r.URL.Path + "?n=1&last=" + fmt.Sprint(len(r.URL.RawQuery), r.URL.Query().Get("last"))
 		}), refused("sent an endless list of referrers")},

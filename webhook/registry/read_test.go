@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -255,7 +254,7 @@ func TestObserve(t *testing.T) {
 }
 
 func TestCallerGivesUp(t *testing.T) {
-	r := serve(t, registrytest.Config{Intercept: intercept("/v2/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })})
+	r := serve(t, registrytest.Config{Intercept: intercept("/v2/", hang)})
 	client := connect(t, r, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), shortTimeout)
 	defer cancel()

@@ -31,6 +31,7 @@ func TestAWS(t *testing.T) {
 		switch target := r.Header.Get("X-Amz-Target"); {
 		case *mode.Load() == "hang":
 			<-r.Context().Done()
+			panic(http.ErrAbortHandler) // to return would be to answer
 		case *mode.Load() == "deny":
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprintf(w, `{"__type":"AccessDeniedException","message":"not with s3cr3t-key"}`)

@@ -101,6 +101,7 @@ func newTestVault(t *testing.T, keys map[string]string) *httptest.Server {
 			fmt.Fprint(w, `{"errors":[]}`)
 		case versions == "hang":
 			<-r.Context().Done()
+			panic(http.ErrAbortHandler) // to return would be to answer
 		case versions == "echo":
 			fail(http.StatusBadRequest, "bad token "+token+"\nof the request")
 		case versions == "redirect":

@@ -256,7 +256,7 @@ func TestTUFHostileServer(t *testing.T) {
 				}
 			}
 		}, "has more than 512000 bytes"},
-		{"hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer in time"},
+		{"hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done(); panic(http.ErrAbortHandler) }, "no answer in time"},
 		{"to plain HTTP elsewhere", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://tuf.example.com/", http.StatusFound)
 		}, "redirect: the URL has to begin with https://"},

@@ -225,7 +225,7 @@ func TestGivenUp(t *testing.T) {
 			if strings.Contains(r.URL.Path, "/blobs/") {
 				entered <- struct{}{}
 				<-r.Context().Done()
-				return
+				panic(http.ErrAbortHandler) // to return would be to answer
 			}
 			next.ServeHTTP(w, r)
 		})
@@ -247,7 +247,7 @@ func TestHang(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "/blobs/") {
 				<-r.Context().Done()
-				return
+				panic(http.ErrAbortHandler) // to return would be to answer
 			}
 			next.ServeHTTP(w, r)
 		})
