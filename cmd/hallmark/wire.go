@@ -123,8 +123,12 @@ func reviewing(ctx context.Context, c *config.Config, source policy.Source, now 
 	if err != nil {
 		return webhook.Config{}, err
 	}
+	data, err := c.Data()
+	if err != nil {
+		return webhook.Config{}, err
+	}
 	engine, policyErr := policy.New(ctx, policy.Config{
-		Source: source, Schema: schema, Data: c.Data, Off: rulesOff(c), On: slices.Sorted(maps.Keys(c.Rules)),
+		Source: source, Schema: schema, Data: data, Off: rulesOff(c), On: slices.Sorted(maps.Keys(c.Rules)),
 	})
 	if policyErr == nil {
 		policyErr = checkRuleNames(c, engine.Rules())

@@ -21,8 +21,7 @@ import (
 // Config is a configuration without mistakes.
 type Config struct {
 	File
-	Text []byte         // as it was read
-	Data map[string]any // data.hallmark.config of the policies: the file with its defaults and without its secrets
+	Text []byte // as it was read
 }
 
 // A Problem is a mistake in the file, or a doubt.
@@ -70,10 +69,6 @@ func Load(text []byte, now time.Time) (*Config, []Problem, error) {
 	}
 	v.file(&c.File)
 	if err := v.err(); err != nil {
-		return nil, v.problems, err
-	}
-	var err error
-	if c.Data, err = public(&c.File, text); err != nil {
 		return nil, v.problems, err
 	}
 	return c, v.problems, nil
@@ -132,10 +127,11 @@ func (v *validator) err() error {
 	return errors.Join(errs...)
 }
 
-// public is the file as rules see it: as it was written, with the keys that matter to rules always there, without keys
-// and paths of secrets, and with the two lists that can be long as objects by key besides.
-func public(file *File, text []byte) (map[string]any, error) {
-	document, err := k8syaml.YAMLToJSON(text)
+// Data makes data.hallmark.config of the policies: the file as it was written, with the keys that matter to rules always
+// there, without keys and paths of secrets, and with the two lists that can be long as objects by key besides. The values
+// are JSON's. It is made anew each time, as rules keep little of it.
+func (c *Config) Data() (map[string]any, error) {
+	document, err := k8syaml.YAMLToJSON(c.Text)
 	if err != nil {
 		return nil, err
 	}
@@ -160,8 +156,8 @@ func public(file *File, text []byte) (map[string]any, error) {
 	delete(data, "policies")
 	delete(data, "decisionLog")
 	data["registryByHost"], data["goldenByRepository"] = byHost, byRepository
-	data["mode"] = string(file.Mode)
-	data["pin"] = map[string]any{"pods": string(file.Pin.Pods)}
+	data["mode"] = string(c.File.Mode)
+	data["pin"] = map[string]any{"pods": string(c.File.Pin.Pods)}
 	return data, nil
 }
 

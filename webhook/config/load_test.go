@@ -212,7 +212,7 @@ func TestSecretsStayOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all := fmt.Sprint(c.Data); strings.Contains(all, "docker.json") || strings.Contains(all, "PEM") || !strings.Contains(all, "registry.corp:5000") {
+	if all := fmt.Sprint(c.Data()); strings.Contains(all, "docker.json") || strings.Contains(all, "PEM") || !strings.Contains(all, "registry.corp:5000") {
 		t.Errorf("data: %s", all)
 	}
 }
@@ -257,7 +257,7 @@ func TestBundles(t *testing.T) {
 	if diff := cmp.Diff([]string{"/ca", "/key", "/other"}, c.Files()); diff != "" {
 		t.Errorf("files -want +got:\n%s", diff)
 	}
-	if all := fmt.Sprint(c.Data); strings.Contains(all, "/token") || strings.Contains(all, "/key") {
+	if all := fmt.Sprint(c.Data()); strings.Contains(all, "/token") || strings.Contains(all, "/key") {
 		t.Errorf("data: %s", all)
 	}
 }

@@ -85,7 +85,7 @@ func New(ctx context.Context, config Config) (*Engine, error) {
 	if err := e.findRules(compiler, config); err != nil {
 		return nil, err
 	}
-	data := map[string]any{"hallmark": map[string]any{"config": config.Data}}
+	data := map[string]any{"hallmark": map[string]any{"config": membersRead(compiler, config.Data)}}
 	store := inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
 	prepare := func(rules []*rule) (rego.PreparedEvalQuery, error) {
 		return rego.New(rego.Compiler(compiler), rego.Store(store), rego.Query(query(rules)), rego.StrictBuiltinErrors(true)).

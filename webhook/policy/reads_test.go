@@ -56,6 +56,34 @@ func readsOf(e *Engine) reads {
 	return all
 }
 
+// TestMembersRead: of the configuration, rules have what some of them mentions, by whatever way.
+func TestMembersRead(t *testing.T) {
+	for rego, want := range map[string]string{
+		`deny contains {"message": "no"} if input.request.name == "x"`:                                    "pin", // which y reads
+		`deny contains {"message": "no"} if data.hallmark.config.mode == "x"`:                             "mode pin",
+		`deny contains {"message": "no"} if data.hallmark.config["tags"].allow == "x"`:                    "pin tags",
+		`deny contains {"message": "no"} if data.hallmark.config.none == "x"`:                             "pin",
+		`deny contains {"message": "no"} if { c := data.hallmark.config; c.mode == "x" }`:                 "mode pin tags",
+		`deny contains {"message": "no"} if { some k; data.hallmark.config[k].allow == "x" }`:             "mode pin tags",
+		`deny contains {"message": "no"} if { some k; data.hallmark[k].mode == "x" }`:                     "mode pin tags",
+		`deny contains {"message": "no"} if object.get(data.hallmark.config, ["mode"], "") == "x"`:        "mode pin tags",
+		`deny contains {"message": "no"} if f(data.hallmark.config)` + "\nf(c) if c.mode == \"x\"":        "mode pin tags",
+		"import data.hallmark.config as c\ndeny contains {\"message\": \"no\"} if c.tags.allow == \"x\"":  "pin tags",
+		"import data.hallmark.config.tags\ndeny contains {\"message\": \"no\"} if tags.allow[_] == \"x\"": "pin tags",
+	} {
+		source := Source{"x.rego": []byte("package hallmark.rules.x\n\n" + rego), "y.rego": []byte(
+			"package hallmark.rules.y\n\ndeny contains {\"message\": \"no\"} if data.hallmark.config.pin.pods == \"x\"")}
+		compiler, err := source.Compile(schema(t))
+		if err != nil {
+			t.Fatalf("%s: %v", rego, err)
+		}
+		config := map[string]any{"mode": "enforce", "pin": map[string]any{"pods": "rewrite"}, "tags": map[string]any{"allow": []any{}}}
+		if got := strings.Join(slices.Sorted(maps.Keys(membersRead(compiler, config))), " "); got != want {
+			t.Errorf("%s: reads %q, want %q", rego, got, want)
+		}
+	}
+}
+
 // TestMembersOfRequest: what a rule may read by the schema is what it gets.
 func TestMembersOfRequest(t *testing.T) {
 	var document struct {
