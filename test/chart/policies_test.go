@@ -138,18 +138,26 @@ func TestBackstopAndWebhook(t *testing.T) {
 		return changed(active, func(c *admissionv1.ValidatingWebhookConfiguration) { change(&c.Webhooks[0]) })
 	}
 	ignore := admissionv1.Ignore
+	noRules := func(w *admissionv1.ValidatingWebhook) { w.Rules = nil }
+	wasActive := func(c *admissionv1.ValidatingWebhookConfiguration) *admissionv1.ValidatingWebhookConfiguration {
+		c.Annotations = map[string]string{"other": "x", "hallmark.dev/activated": "2026-01-02T03:04:05Z"}
+		return c
+	}
+	otherName := func(w *admissionv1.ValidatingWebhook) { w.Name = "other.example" }
 	for name, tc := range map[string]struct {
 		values string
 		params *admissionv1.ValidatingWebhookConfiguration
 		want   bool
 	}{
 		"active":                {enforceValues, active, false},
-		"not active yet":        {enforceValues, without(func(w *admissionv1.ValidatingWebhook) { w.Rules = nil }), true},
+		"not active yet":        {enforceValues, without(noRules), false},
+		"no longer active":      {enforceValues, wasActive(without(noRules)), true},
 		"may be ignored":        {enforceValues, without(func(w *admissionv1.ValidatingWebhook) { w.FailurePolicy = &ignore }), true},
-		"of another name":       {enforceValues, without(func(w *admissionv1.ValidatingWebhook) { w.Name = "other.example" }), true},
-		"without entries":       {enforceValues, &admissionv1.ValidatingWebhookConfiguration{}, true},
+		"of another name":       {enforceValues, wasActive(without(otherName)), true},
+		"without entries":       {enforceValues, wasActive(&admissionv1.ValidatingWebhookConfiguration{}), true},
+		"of nobody":             {enforceValues, &admissionv1.ValidatingWebhookConfiguration{}, false},
 		"active, mode warn":     {`{config: {mode: warn}}`, without(func(w *admissionv1.ValidatingWebhook) { w.FailurePolicy = &ignore }), false},
-		"not active, mode warn": {`{config: {mode: warn}}`, without(func(w *admissionv1.ValidatingWebhook) { w.Rules = nil }), true},
+		"not active, mode warn": {`{config: {mode: warn}}`, wasActive(without(noRules)), true},
 		"always":                {enforceValues + "\nbackstop: {when: always}", active, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -260,12 +260,15 @@ func (c *Controller) activate(ctx context.Context, to configuration, entries []i
 			return true, time.Now(), waiting{fmt.Errorf("the webhook is not active: %w", err)}
 		}
 	}
-	body, err := to.rulesPatch(entries, rules)
+	body, err := to.rulesPatch(c.api.now(), entries, rules)
 	if err != nil {
 		return false, time.Now(), err
 	}
 	if err := c.patch(ctx, to.kind, body); err != nil {
 		return false, time.Now(), err
+	}
+	if entries == nil { // only the annotation was missing
+		return false, time.Now(), nil
 	}
 	var names []string
 	for _, i := range entries {

@@ -123,17 +123,19 @@ func TestInactive(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
 		pin, judge entry
+		fresh      bool
 		target     int
 		entries    []int
 	}{
 		{name: "active", pin: pin, judge: judge, target: -1},
 		{name: "neither", pin: entry{name: "pin"}, judge: entry{name: "judge"}, target: 0, entries: []int{1}},
 		{name: "judging half", pin: pin, judge: entry{name: "judge"}, target: 1, entries: []int{0}},
+		{name: "not marked", pin: pin, judge: judge, fresh: true, target: 1},
 		{name: "other rules", pin: pin, judge: entry{name: "judge", rules: want["pin"]}, target: 1, entries: []int{0}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := state{configurations: []configuration{
-				{kind: mutating, entries: []entry{{name: "stranger"}, tc.pin}}, {kind: validating, entries: []entry{tc.judge}},
+				{kind: mutating, entries: []entry{{name: "stranger"}, tc.pin}}, {kind: validating, activated: !tc.fresh, entries: []entry{tc.judge}},
 			}}
 			target, entries := s.inactive(want)
 			if target != tc.target || !cmp.Equal(entries, tc.entries) {
@@ -151,12 +153,17 @@ func TestInactive(t *testing.T) {
 
 // TestPatch holds that a patch says nothing but its own fields, and the version that it changes.
 func TestPatch(t *testing.T) {
-	c := configuration{version: "7", entries: []entry{{name: "a"}, {name: "b"}}}
+	c := configuration{kind: validating, version: "7", activated: true, entries: []entry{{name: "a"}, {name: "b"}}}
+	fresh := c
+	fresh.activated = false
+	now := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	for _, tc := range []struct{ name, got, want string }{
 		{"bundle", string(must(c.bundlePatch([]byte("x")))),
 			`{"metadata":{"resourceVersion":"7"},"webhooks":[{"name":"a","clientConfig":{"caBundle":"eA=="}},{"name":"b","clientConfig":{"caBundle":"eA=="}}]}`},
-		{"rules", string(must(c.rulesPatch([]int{1}, map[string][]rule{"b": {{Operations: []string{"CREATE"}, Scope: "*"}}}))),
+		{"rules", string(must(c.rulesPatch(now, []int{1}, map[string][]rule{"b": {{Operations: []string{"CREATE"}, Scope: "*"}}}))),
 			`{"metadata":{"resourceVersion":"7"},"webhooks":[{"name":"b","rules":[{"operations":["CREATE"],"apiGroups":null,"apiVersions":null,"resources":null,"scope":"*"}]}]}`},
+		{"mark", string(must(fresh.rulesPatch(now, nil, nil))),
+			`{"metadata":{"resourceVersion":"7","annotations":{"hallmark.dev/activated":"2026-01-02T03:04:05Z"}}}`},
 	} {
 		if diff := cmp.Diff(tc.want, tc.got); diff != "" {
 			t.Errorf("%s:\n%s", tc.name, diff)

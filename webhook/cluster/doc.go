@@ -33,11 +33,12 @@
 // The chart makes the configurations without rules, which calls nobody. The controller dials the Service as an API server
 // would, verifying the certificate against the caBundle that stands in the configuration, and patches the rules in when
 // GET /readyz is answered with 200: first those of the mutating half, since the validating one refuses what is not pinned.
-// Rules that somebody has removed come back in the same way.
+// Rules that somebody has removed come back in the same way. With the rules of the validating half comes the annotation
+// hallmark.dev/activated, by which the backstop of the chart tells an installation that has not begun from one that ended.
 //
 // # Patches
 //
-// Only caBundle and rules are patched, of entries that exist, by strategic merge with the entry's name as the key, under the
+// Only that annotation, caBundle and rules are patched, of entries that exist, by strategic merge with the entry's name as the key, under the
 // field manager hallmark-controller. Helm and GitOps tools compare what their manifests mention, and mention neither field;
 // managedFields says whose they are. Server-side apply would say the same and could create a configuration, or an entry, that
 // was just deleted.

@@ -25,7 +25,8 @@ type observed struct {
 // A registration is the part of a webhook configuration that matters here.
 type registration struct {
 	Metadata struct {
-		ResourceVersion string `json:"resourceVersion"`
+		ResourceVersion string            `json:"resourceVersion"`
+		Annotations     map[string]string `json:"annotations"`
 	} `json:"metadata"`
 	Webhooks []struct {
 		Name         string `json:"name"`
@@ -100,7 +101,8 @@ func (c *Controller) configuration(ctx context.Context, k kind) (*configuration,
 	if err != nil {
 		return nil, fmt.Errorf("read the webhook configuration: %w", err)
 	}
-	found := &configuration{kind: k, version: r.Metadata.ResourceVersion}
+	_, activated := r.Metadata.Annotations[activatedAnnotation]
+	found := &configuration{kind: k, version: r.Metadata.ResourceVersion, activated: activated}
 	for _, w := range r.Webhooks {
 		e := entry{name: w.Name, bundle: w.ClientConfig.CABundle, rules: w.Rules, address: c.server() + ":443"}
 		switch client := w.ClientConfig; {

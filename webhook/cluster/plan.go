@@ -39,9 +39,10 @@ type state struct {
 
 // A configuration is one of the two webhook configurations.
 type configuration struct {
-	kind    kind
-	version string
-	entries []entry
+	kind      kind
+	version   string
+	activated bool // has been active once
+	entries   []entry
 }
 
 type entry struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -48,16 +49,24 @@ func sameRules(a, b []rule) bool {
 	})
 }
 
-// inactive is the first configuration with entries whose rules are not the wanted ones, and their indices. The mutating one
-// stands first among the configurations.
+// activatedAnnotation is on a validating configuration that has been active, with the time at which it became so first. The
+// backstop is silent until it is there: who has just installed Hallmark is not to be refused by a webhook that is still
+// starting, and who takes the rules out of an active one is.
+const activatedAnnotation = "hallmark.dev/activated"
+
+// inactive is the first configuration with entries whose rules are not the wanted ones, and their indices: none when only the
+// annotation is missing. The mutating one stands first among the configurations.
 func (s state) inactive(rules map[string][]rule) (target int, entries []int) {
 	for i, c := range s.configurations {
+		named := false
 		for j, e := range c.entries {
-			if want, named := rules[e.name]; named && !sameRules(e.rules, want) {
+			want, ok := rules[e.name]
+			named = named || ok
+			if ok && !sameRules(e.rules, want) {
 				entries = append(entries, j)
 			}
 		}
-		if entries != nil {
+		if entries != nil || named && c.kind == validating && !c.activated {
 			return i, entries
 		}
 	}
@@ -83,9 +92,10 @@ func (s state) missing(rules map[string][]rule) string {
 // A patch changes own fields of some entries and nothing else. A resourceVersion makes it fail when somebody was faster.
 type patch struct {
 	Metadata struct {
-		ResourceVersion string `json:"resourceVersion"`
+		ResourceVersion string            `json:"resourceVersion"`
+		Annotations     map[string]string `json:"annotations,omitempty"`
 	} `json:"metadata"`
-	Webhooks []patchedEntry `json:"webhooks"`
+	Webhooks []patchedEntry `json:"webhooks,omitempty"`
 }
 
 type patchedEntry struct {
@@ -107,9 +117,12 @@ func (c configuration) bundlePatch(bundle []byte) ([]byte, error) {
 	return json.Marshal(p)
 }
 
-func (c configuration) rulesPatch(entries []int, rules map[string][]rule) ([]byte, error) {
+func (c configuration) rulesPatch(now time.Time, entries []int, rules map[string][]rule) ([]byte, error) {
 	var p patch
 	p.Metadata.ResourceVersion = c.version
+	if c.kind == validating && !c.activated {
+		p.Metadata.Annotations = map[string]string{activatedAnnotation: now.UTC().Format(time.RFC3339)}
+	}
 	for _, i := range entries {
 		p.Webhooks = append(p.Webhooks, patchedEntry{Name: c.entries[i].name, Rules: rules[c.entries[i].name]})
 	}

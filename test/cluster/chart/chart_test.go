@@ -147,6 +147,11 @@ func TestChart(t *testing.T) {
 		})
 	}
 	testTypes(admin)
+	// The policies are enforced (that of updates always is), and have no say before the controller notes the activation.
+	dev.until(ofUpdate+`Image "evil.example/other`, "", "set", "image", "pod/old", "old=evil.example/other:v1"+digest, "--dry-run=server")
+	dev.ok("", dev.run(tag)...)
+	dev.ok("", dev.run(foreign)...)
+	admin.ok("", "annotate", "validatingwebhookconfiguration", "hallmark", "hallmark.dev/activated=2026-01-02T03:04:05Z")
 	dev.until(notInternal, "", dev.run(foreign)...)
 
 	t.Run("backstop", func(t *testing.T) { testBackstop(person{t, c, developer, "dev"}) })
@@ -197,7 +202,7 @@ func (p person) eventually(check func() error) {
 	}
 }
 
-// testBackstop: the webhook is registered and not active, as just after helm install.
+// testBackstop: the webhook is registered and not active, and has been.
 func testBackstop(p person) {
 	p.refused(refusal+notInternal, "", p.run(foreign)...)
 	p.refused(refusal+notPinned, "", p.run(tag)...)
@@ -271,6 +276,11 @@ func testActive(p person, manifest string) {
 	after, err := configurations.Get(p.Context(), "hallmark", metav1.GetOptions{})
 	if err != nil || len(after.Webhooks[0].Rules) != 1 {
 		p.Errorf("the chart was applied again, and the rules are %v: %v", after.Webhooks, err)
+	}
+	admin.ok("", "annotate", "validatingwebhookconfiguration", "hallmark", "hallmark.dev/activated=2026-01-02T03:04:05Z")
+	admin.ok(manifest, "apply", "-f", "-")
+	if after, err = configurations.Get(p.Context(), "hallmark", metav1.GetOptions{}); err != nil || after.Annotations["hallmark.dev/activated"] == "" {
+		p.Errorf("the chart was applied again, and the annotations are %v: %v", after.Annotations, err)
 	}
 	p.ok("", "delete", "pod", "old", "--wait=false")
 }

@@ -173,8 +173,7 @@ func describeRelease(t *testing.T) string {
 	return text.String()
 }
 
-// TestInstall: Helm returns when the webhook judges, and at no moment before does it get into anybody's way. Without the
-// backstop, that is, which refuses what is not pinned from its first moment on.
+// TestInstall: Helm returns when the webhook judges, and at no moment before does it get into anybody's way.
 func TestInstall(t *testing.T) {
 	keepLogs(t)
 	uninstall(t)
@@ -195,9 +194,7 @@ func TestInstall(t *testing.T) {
 		}
 		done <- failures
 	}()
-	values := w.values()
-	values["backstop"] = object{"enabled": false}
-	installWith(t, values)
+	installWith(t, w.values())
 	pod, err := try(t.Context(), namespace, goodImage)
 	if err != nil {
 		t.Error(err)
@@ -212,7 +209,6 @@ func TestInstall(t *testing.T) {
 		t.Error(failure)
 	}
 	say(t, "%d of %d creates failed from before the installation to behind it", len(failures), creates)
-	upgradeTo(t, w.values())
 }
 
 // upgradeTo has the release be what the values say.
@@ -232,17 +228,25 @@ func newNamespace(t *testing.T, name string) string {
 	if err := w.CreateNamespace(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := w.Kubectl(t.Context(), "", "label", "namespace", name, enforceLabel+"=true")
-	if err != nil {
+	t.Cleanup(func() { removeNamespace(t, name) })
+	label(t, name)
+	return name
+}
+
+// label has a namespace judged.
+func label(t *testing.T, namespace string) {
+	t.Helper()
+	if _, _, err := w.Kubectl(t.Context(), "", "label", "namespace", namespace, enforceLabel+"=true"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
-		if _, _, err := w.Kubectl(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
-			t.Error(err)
-		}
-	})
-	return name
+}
+
+func removeNamespace(t *testing.T, name string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	if _, _, err := w.Kubectl(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
+		t.Error(err)
+	}
 }
 
 // try is a dry run of a pod.
