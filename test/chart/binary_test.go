@@ -52,6 +52,9 @@ func TestBinary(t *testing.T) {
 					t.Run("flags of the "+component, func(t *testing.T) { checkFlags(t, i.container(component).Args, binary) })
 				}
 			}
+			if doctor := i.doctor(); doctor != nil {
+				t.Run("flags of doctor", func(t *testing.T) { checkFlags(t, doctor.Spec.Containers[0].Args, binary) })
+			}
 			t.Run("configuration", func(t *testing.T) { checkConfig(t, i, binary) })
 		})
 	}

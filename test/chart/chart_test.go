@@ -45,13 +45,13 @@ func TestUnittest(t *testing.T) {
 func TestSameAgain(t *testing.T) {
 	for name, values := range sets() {
 		t.Run(name, func(t *testing.T) {
-			first, _, err := template(t, values)
+			first, err := template(t, values)
 			if err != nil {
 				t.Fatal(err)
 			}
-			second, _, err := template(t, values)
-			if err != nil || first != second {
-				t.Errorf("rendered twice, %v:\n%s\nand\n%s", err, first, second)
+			second, err := template(t, values)
+			if err != nil || first.Manifest != second.Manifest || hooks(first) != hooks(second) {
+				t.Errorf("rendered twice, %v:\n%s%s\nand\n%s%s", err, first.Manifest, hooks(first), second.Manifest, hooks(second))
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func TestRefusedValues(t *testing.T) {
 		`{controller: {enabled: false}}`:                                    "nobody makes a certificate: with controller.enabled=false set certificates.existingSecret and caBundle",
 	} {
 		t.Run(values, func(t *testing.T) {
-			if _, _, err := template(t, values); err == nil || !strings.Contains(err.Error(), want) {
+			if _, err := template(t, values); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v\nwant %s", err, want)
 			}
 		})
@@ -122,7 +122,7 @@ func TestNotes(t *testing.T) {
 		`{webhook: {hostNetwork: true}, pullSecretRoles: [{namespace: team-a}]}`: {label, list, warn, enforce, noNetwork, unused},
 	} {
 		t.Run(values, func(t *testing.T) {
-			_, notes, err := template(t, values)
+			r, err := template(t, values)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,8 +131,8 @@ func TestNotes(t *testing.T) {
 				for _, w := range want {
 					wanted = wanted || w == line
 				}
-				if strings.Contains(notes, line) != wanted {
-					t.Errorf("%q stands there: %t, want %t, in\n%s", line, !wanted, wanted, notes)
+				if strings.Contains(r.Info.Notes, line) != wanted {
+					t.Errorf("%q stands there: %t, want %t, in\n%s", line, !wanted, wanted, r.Info.Notes)
 				}
 			}
 		})

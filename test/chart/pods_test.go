@@ -32,6 +32,12 @@ func TestPodSecurity(t *testing.T) {
 	}
 	level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
 	everySet(t, func(i *installed) {
+		if pod := i.doctor(); pod != nil {
+			result := policy.AggregateCheckResults(evaluator.EvaluatePod(level, &pod.ObjectMeta, &pod.Spec))
+			if !result.Allowed {
+				i.Errorf("%s: forbidden: %s", pod.Name, result.ForbiddenDetail())
+			}
+		}
 		for _, d := range all[*appsv1.Deployment](i) {
 			result := policy.AggregateCheckResults(evaluator.EvaluatePod(level, &d.Spec.Template.ObjectMeta, &d.Spec.Template.Spec))
 			want := ""

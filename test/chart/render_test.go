@@ -15,6 +15,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/release"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -101,6 +102,7 @@ networkPolicy: {apiServerCIDRs: [10.0.0.0/28], registryCIDRs: [10.1.0.0/16], reg
 type installed struct {
 	*testing.T
 	objects []runtime.Object
+	hooks   *installed // what is there while a hook runs
 	text    string
 	notes   string
 }
@@ -125,28 +127,40 @@ func oldest() *chartutil.KubeVersion {
 }
 
 // template does what helm template does.
-func template(t *testing.T, values string) (text, notes string, err error) {
+func template(t *testing.T, values string) (*release.Release, error) {
 	t.Helper()
 	c, v := load(t, values)
 	install := action.NewInstall(new(action.Configuration))
 	install.ReleaseName, install.Namespace = "hallmark", namespace
 	install.DryRun, install.ClientOnly, install.Replace = true, true, true
 	install.KubeVersion = oldest()
-	release, err := install.Run(c, v)
-	if err != nil {
-		return "", "", err
-	}
-	return release.Manifest, release.Info.Notes, nil
+	return install.Run(c, v)
 }
 
 // install renders the chart and decodes strictly what comes out.
 func install(t *testing.T, values string) *installed {
 	t.Helper()
-	text, notes, err := template(t, values)
+	r, err := template(t, values)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &installed{T: t, text: text, notes: notes}
+	i := decode(t, r.Manifest)
+	i.notes, i.hooks = r.Info.Notes, decode(t, hooks(r))
+	return i
+}
+
+// hooks are the manifests of all hooks.
+func hooks(r *release.Release) string {
+	var text strings.Builder
+	for _, hook := range r.Hooks {
+		fmt.Fprintf(&text, "---\n%s\n", hook.Manifest)
+	}
+	return text.String()
+}
+
+func decode(t *testing.T, text string) *installed {
+	t.Helper()
+	i := &installed{T: t, text: text}
 	decoder := strictDecoder(t)
 	documents := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(text)))
 	for {

@@ -104,3 +104,43 @@ matchExpressions:
     values: ["true"]
   {{- end }}
 {{- end -}}
+
+{{/* What decides: configuration, policies and the files that the configuration names, as arguments, mounts and volumes. */}}
+{{- define "hallmark.sources" -}}
+- --config=/etc/hallmark/config/config.yaml
+- --policies=/etc/hallmark/policies
+{{- range .Values.policies.configMaps }}
+- --policies=/etc/hallmark/more-policies/{{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Directories, never single files by subPath: those would not change with their ConfigMap. */}}
+{{- define "hallmark.sourceMounts" -}}
+- {name: config, mountPath: /etc/hallmark/config, readOnly: true}
+- {name: policies, mountPath: /etc/hallmark/policies, readOnly: true}
+{{- range $i, $configMap := .Values.policies.configMaps }}
+- {name: policies-{{ $i }}, mountPath: /etc/hallmark/more-policies/{{ $configMap }}, readOnly: true}
+{{- end }}
+{{- range $key, $from := .Values.files }}
+- {name: file-{{ $key }}, mountPath: /etc/hallmark/{{ $key }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "hallmark.sourceVolumes" -}}
+- name: config
+  configMap: {name: {{ include "hallmark.fullname" . }}-config}
+- name: policies
+  configMap: {name: {{ include "hallmark.fullname" . }}-policies}
+{{- range $i, $configMap := .Values.policies.configMaps }}
+- name: policies-{{ $i }}
+  configMap: {name: {{ $configMap }}}
+{{- end }}
+{{- range $key, $from := .Values.files }}
+- name: file-{{ $key }}
+  {{- if $from.secret }}
+  secret: {secretName: {{ $from.secret }}}
+  {{- else }}
+  configMap: {name: {{ $from.configMap }}}
+  {{- end }}
+{{- end }}
+{{- end -}}

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// rate is how many pods a second the load creates, on a machine that can.
+	// rate is how many pods a second the load creates, on a machine that can. Each is two calls of the webhook.
 	rate = 200
 	// workers is how many wait at the same time: enough for the rate when an admission takes 40 ms, and few enough to leave
 	// a slow machine, where the rate is lower, time for what is tested.
@@ -142,7 +142,7 @@ func (l *load) during(t *testing.T, what string, run func()) []result {
 	}
 	slices.Sort(took)
 	elapsed := time.Since(began)
-	line := fmt.Sprintf("%s: %s, %d admissions, %.0f/s", what, elapsed.Round(100*time.Millisecond), len(results),
+	line := fmt.Sprintf("%s: %s, %d pods, %.0f/s", what, elapsed.Round(100*time.Millisecond), len(results),
 		float64(len(results))/elapsed.Seconds())
 	if n := len(took); n > 0 {
 		line += fmt.Sprintf(", p50 %s, p99 %s, longest %s", took[n/2].Round(time.Millisecond),
