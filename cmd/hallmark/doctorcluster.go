@@ -117,8 +117,11 @@ func selects(selector *metav1.LabelSelector, of map[string]string) bool {
 	return err == nil && s.Matches(labels.Set(of))
 }
 
-// expirySoon is when a certificate that nobody has renewed is worth a word: the controller renews it a month before its end.
-const expirySoon = 14 * 24 * time.Hour
+// expirySoon is when a certificate that nobody has renewed is worth a word: in its last two weeks, or of a short life the
+// last sixth. The controller renews it when a third is left.
+func expirySoon(leaf *x509.Certificate) time.Duration {
+	return min(14*24*time.Hour, leaf.NotAfter.Sub(leaf.NotBefore)/6)
+}
 
 // judgeCertificate holds the serving certificate against every caBundle.
 func (d *doctor) judgeCertificate(ctx context.Context) {
@@ -158,7 +161,7 @@ func (d *doctor) judgeCertificate(ctx context.Context) {
 			}
 		}
 	}
-	if left := time.Until(leaf.NotAfter); left < expirySoon && left > 0 {
+	if left := time.Until(leaf.NotAfter); left < expirySoon(leaf) && left > 0 {
 		d.report.add(check, doctorWarning, "the serving certificate ends at "+leaf.NotAfter.UTC().Format(time.RFC3339)+", and nobody has renewed it", "look at the log of the controller")
 	}
 	if len(d.report.Checks) == before {

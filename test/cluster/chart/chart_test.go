@@ -43,7 +43,7 @@ namespaceGuard: {require: ["coder-*"]}
 // render is helm template.
 func render(t *testing.T, programs, values string) string {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), filepath.Join(programs, binaries.Helm), "template", "hallmark", "../../../charts/hallmark",
+	command := exec.CommandContext(t.Context(), filepath.Join(programs, binaries.Helm), "template", "hallmark", "../../../charts/hallmark", "--no-hooks",
 		"--namespace", "hallmark-system", "--values", "-")
 	command.Stdin = strings.NewReader(values)
 	var stderr strings.Builder

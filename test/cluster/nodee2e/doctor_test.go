@@ -30,7 +30,7 @@ func TestDoctor(t *testing.T) {
 	if err == nil {
 		t.Fatal("the doctor found nothing wrong with an unsigned image")
 	}
-	for _, want := range []string{"refused: 1", w.ref(unsignedImage), namespace + "/bad"} {
+	for _, want := range []string{"1 of 2 running pods in scope would be refused under mode enforce", w.ref(unsignedImage), namespace + "/bad"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the report does not say %q:\n%s", want, err)
 		}
