@@ -92,7 +92,11 @@ func (s *stand) run(ctx context.Context, name, binary string, args []string) err
 
 // startTarget starts a server and waits until it listens and, with a metrics port, is ready.
 func startTarget(ctx context.Context, name, dir string, command *exec.Cmd) (*target, error) {
-	log, err := os.CreateTemp(dir, "*.log")
+	logs := filepath.Join(dir, "logs") // a directory of its own: hallmark watches that of its configuration
+	if err := os.MkdirAll(logs, 0o700); err != nil {
+		return nil, err
+	}
+	log, err := os.CreateTemp(logs, "*.log")
 	if err != nil {
 		return nil, err
 	}
