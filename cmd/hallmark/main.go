@@ -11,12 +11,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
+	runtime.MemProfileRate = 0 // nobody asks for the profile, whose samples are megabytes
 	// What net/http has to say of a broken connection quotes what the other side sent, which may be a secret.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -267,6 +268,9 @@ func (c *Client) readBody(response *http.Response, limit int64) ([]byte, error) 
 		case int64(len(body)) > limit:
 			return nil, errTooLarge
 		case errors.Is(err, io.EOF):
+			if len(body) < preallocated {
+				body = bytes.Clone(body) // without the room that is left: thousands of these are kept
+			}
 			return body, nil
 		case err != nil:
 			return nil, err
