@@ -44,20 +44,20 @@ func newGate(perSecond int, now func() time.Time) *gate {
 // enter waits for a turn. It refuses what could not be asked within its deadline, with a reason that continues the name
 // of the registry.
 func (g *gate) enter(ctx context.Context) (refused string, err error) {
-	pause, refused := g.look()
-	if refused != "" {
-		return refused, nil
-	}
-	if pause > 0 {
-		if deadline, ok := ctx.Deadline(); pause > longestWait || ok && time.Until(deadline) < pause {
+	for waited := time.Duration(0); ; { // others who waited may have been sent away again
+		pause, refused := g.look()
+		if refused != "" {
+			return refused, nil
+		}
+		if pause == 0 {
+			break
+		}
+		waited += pause
+		if deadline, ok := ctx.Deadline(); waited > longestWait || ok && time.Until(deadline) < pause {
 			return g.lastReason(), nil
 		}
-		timer := time.NewTimer(pause)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-timer.C:
+		if err := wait(ctx, pause); err != nil {
+			return "", err
 		}
 	}
 	if err := g.limiter.Wait(ctx); err != nil {
@@ -69,13 +69,25 @@ func (g *gate) enter(ctx context.Context) (refused string, err error) {
 	return "", nil
 }
 
-// look gives how long to wait, or why to give up at once.
+func wait(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// look gives how long to wait, or why to give up at once: a registry that goes on asking to be left alone is no better to
+// wait for than one that is down.
 func (g *gate) look() (pause time.Duration, refused string) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	now := g.now()
 	switch {
-	case now.Before(g.closed) && g.asked:
+	case now.Before(g.closed) && g.asked && g.failures < tolerated:
 		return g.closed.Sub(now), ""
 	case now.Before(g.closed), g.failures >= tolerated && g.probing:
 		return 0, g.reason

@@ -17,6 +17,7 @@ import (
 // moody is a registry that answers with a status, and counts.
 type moody struct {
 	status     atomic.Int32
+	always     atomic.Pointer[string] // Retry-After of every answer with the status
 	retryAfter atomic.Pointer[string]
 	asked      atomic.Int32
 }
@@ -30,6 +31,9 @@ func (m *moody) intercept(next http.Handler) http.Handler {
 			return
 		}
 		if status := int(m.status.Load()); status != 0 {
+			if after := m.always.Load(); after != nil {
+				w.Header().Set("Retry-After", *after)
+			}
 			w.WriteHeader(status)
 			return
 		}
@@ -135,6 +139,33 @@ func TestRetryAfter(t *testing.T) {
 		time.AfterFunc(500*time.Millisecond, func() { pass(time.Second) })
 		if err := read(t.Context()); err != nil || m.asked.Load() != 2 {
 			t.Errorf("got %v after %d requests", err, m.asked.Load())
+		}
+	})
+	t.Run("again and again", func(t *testing.T) {
+		m, read, pass := newMoody(t, registry.Limits{})
+		m.always.Store(later("1"))
+		m.status.Store(http.StatusTooManyRequests)
+		for range 5 {
+			hurried, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			if err := read(hurried); err == nil {
+				t.Error("no error")
+			}
+			cancel()
+			pass(time.Second)
+		}
+		if err := read(t.Context()); err == nil || m.asked.Load() != 6 { // tries whether it is better, and is sent away
+			t.Errorf("got %v after %d requests", err, m.asked.Load())
+		}
+		start := time.Now()
+		if err := read(t.Context()); err == nil || m.asked.Load() != 6 || time.Since(start) > 900*time.Millisecond {
+			t.Errorf("got %v after %d requests and %v", err, m.asked.Load(), time.Since(start))
+		}
+		pass(time.Second)
+		m.status.Store(0)
+		for range 2 {
+			if err := read(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	for title, after := range map[string]string{"late": "20", "never": "99999999999", "by date": time.Now().Add(20 * time.Second).UTC().Format(http.TimeFormat)} {
