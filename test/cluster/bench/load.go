@@ -26,7 +26,7 @@ type measurement struct {
 	took []time.Duration // of each creation; of a Deployment nothing
 	wall time.Duration
 	pods int
-	cpu  time.Duration // of Hallmark
+	cpu  time.Duration // of the server that was called
 }
 
 // newPod is a workspace as its template has it; the API server adds its defaults.

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A row is all turns with, or all without.
+// A row is all turns of a candidate.
 type row struct {
-	Hallmark    bool    `json:"hallmark"`
+	Webhooks    string  `json:"webhooks"` // by whom
 	Turns       int     `json:"turns"`
 	Pods        int     `json:"pods"`
 	P50         float64 `json:"p50MS,omitempty"` // of a creation
@@ -19,27 +19,15 @@ type row struct {
 	Max         float64 `json:"maxMS,omitempty"`
 	Seconds     float64 `json:"secondsATurn"`
 	PodsASecond float64 `json:"podsASecond"`
-	CPU         float64 `json:"hallmarkCPUMSAPod"`
+	CPU         float64 `json:"serverCPUMSAPod"`
+	Throughput  float64 `json:"throughput"` // a part of that without webhooks
 }
 
-// An overhead is with against without.
-type overhead struct {
-	P50MS      float64 `json:"p50MS"` // more than without
-	P99MS      float64 `json:"p99MS"`
-	Throughput float64 `json:"throughput"` // a part of that without
+type report struct {
+	turns [len(candidates)][]measurement
 }
 
-type report struct{ with, without []measurement }
-
-func (r *report) add(hooked bool, m measurement) {
-	if hooked {
-		r.with = append(r.with, m)
-		return
-	}
-	r.without = append(r.without, m)
-}
-
-func rowOf(hooked bool, turns []measurement) row {
+func rowOf(name string, turns []measurement) row {
 	var all measurement
 	for _, m := range turns {
 		all.took = append(all.took, m.took...)
@@ -53,29 +41,28 @@ func rowOf(hooked bool, turns []measurement) row {
 		return float64(all.took[min(len(all.took)-1, int(q*float64(len(all.took))))].Microseconds()) / 1000
 	}
 	return row{
-		Hallmark: hooked, Turns: len(turns), Pods: all.pods, P50: at(.5), P99: at(.99), Max: at(1),
+		Webhooks: name, Turns: len(turns), Pods: all.pods, P50: at(.5), P99: at(.99), Max: at(1),
 		Seconds: all.wall.Seconds() / float64(len(turns)), PodsASecond: float64(all.pods) / all.wall.Seconds(), CPU: float64(all.cpu) / float64(time.Millisecond) / float64(all.pods),
 	}
 }
 
 func (r *report) print(out io.Writer, format string) error {
-	rows := []row{rowOf(false, r.without), rowOf(true, r.with)}
-	over := overhead{rows[1].P50 - rows[0].P50, rows[1].P99 - rows[0].P99, rows[1].PodsASecond / rows[0].PodsASecond}
+	rows := make([]row, len(candidates))
+	for i := range slices.Backward(rows) { // none is the last, and what the others are compared with
+		rows[i] = rowOf(candidates[i], r.turns[i])
+		rows[i].Throughput = rows[i].PodsASecond / rows[byNone].PodsASecond
+	}
 	if format == "json" {
 		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
-		return encoder.Encode(map[string]any{"rows": rows, "overhead": over})
+		return encoder.Encode(map[string]any{"rows": rows})
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "Hallmark\tturns\tpods\tp50 ms\tp99\tmax\tseconds\tpods/s\tCPU ms of Hallmark a pod\t")
+	fmt.Fprintln(w, "webhooks\tturns\tpods\tp50 ms\tp99\tmax\tseconds\tpods/s\tto none\tCPU ms of the server a pod\t")
 	for _, o := range rows {
-		name := "without"
-		if o.Hallmark {
-			name = "with"
-		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\t%.1f\t%.0f\t%.2f\t\n", name, o.Turns, o.Pods, ms(o.P50), ms(o.P99), ms(o.Max), o.Seconds, o.PodsASecond, o.CPU)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%s\t%.1f\t%.0f\t× %.2f\t%.2f\t\n",
+			o.Webhooks, o.Turns, o.Pods, ms(o.P50), ms(o.P99), ms(o.Max), o.Seconds, o.PodsASecond, o.Throughput, o.CPU)
 	}
-	fmt.Fprintf(w, "overhead\t\t\t%+.1f\t%+.1f\t\t\t× %.2f\t\t\n", over.P50MS, over.P99MS, over.Throughput)
 	return w.Flush()
 }
 

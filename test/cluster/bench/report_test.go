@@ -7,17 +7,20 @@ import (
 	"time"
 )
 
-// TestReport: the overhead is what is more with Hallmark than without, over all turns of each.
+// TestReport: each is compared with none, over all turns.
 func TestReport(t *testing.T) {
 	var r report
 	for _, ms := range []time.Duration{10, 30} {
 		took := ms * time.Millisecond
-		r.add(false, measurement{took: []time.Duration{took, took}, wall: time.Second, pods: 2})
-		r.add(true, measurement{took: []time.Duration{2 * took, 2 * took}, wall: 2 * time.Second, pods: 2, cpu: 4 * time.Millisecond})
+		for who, factor := range []time.Duration{byHallmark: 4, byFloor: 2, byNone: 1} {
+			r.turns[who] = append(r.turns[who], measurement{
+				took: []time.Duration{factor * took, factor * took}, wall: factor * time.Second, pods: 2, cpu: factor * time.Millisecond,
+			})
+		}
 	}
 	for format, wants := range map[string][]string{
-		"text": {"without 2 4 30.0 30.0 30.0 1.0 2", "with 2 4 60.0 60.0 60.0 2.0 1", "overhead +30.0 +30.0 × 0.50"},
-		"json": {`"p50MS": 30`, `"throughput": 0.5`, `"hallmarkCPUMSAPod": 2`},
+		"text": {"none 2 4 30.0 30.0 30.0 1.0 2 × 1.00 0.50", "floor 2 4 60.0 60.0 60.0 2.0 1 × 0.50 1.00", "Hallmark 2 4 120.0 120.0 120.0 4.0 0 × 0.25 2.00"},
+		"json": {`"p50MS": 30`, `"throughput": 0.5`, `"serverCPUMSAPod": 2`},
 	} {
 		var out strings.Builder
 		if err := r.print(&out, format); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -30,15 +31,28 @@ type world struct {
 	progress io.Writer
 	turns    int
 
-	files    *fixture.Fixture
-	hallmark *exec.Cmd
-	kwok     *exec.Cmd
-	url      string // of the webhook
+	files   *fixture.Fixture
+	servers [2]server // of what is called by both webhooks: Hallmark and the floor
+	kwok    *exec.Cmd
 }
+
+type server struct {
+	*exec.Cmd
+	url string
+}
+
+// candidates are what is compared, by the index of their server.
+var candidates = [...]string{"Hallmark", "floor", "none"}
+
+const (
+	byHallmark = iota
+	byFloor
+	byNone
+)
 
 func (w *world) start(ctx context.Context, nodes bool) error {
 	build := exec.CommandContext(ctx, "go", "build", "-o", w.dir+string(filepath.Separator), "-trimpath", "-ldflags", "-s -w",
-		"./cmd/hallmark", "./test/harness/cmd/fixture")
+		"./cmd/hallmark", "./test/bench", "./test/harness/cmd/fixture")
 	build.Dir = filepath.Join("..", "..") // the product is another module
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -56,7 +70,11 @@ func (w *world) start(ctx context.Context, nodes bool) error {
 	if w.files, err = fixture.Start(w.file("fixture"), w.file("fixture.d")); err != nil {
 		return err
 	}
-	if err := w.startHallmark(ctx); err != nil {
+	if err := w.startServer(ctx, byHallmark, "hallmark", "serve", "--config", w.files.Config, "--listen", "127.0.0.1:0", "--metrics-listen", "",
+		"--shutdown-delay", "0s", "--tls-cert", w.files.Cert, "--tls-key", w.files.Key); err != nil {
+		return err
+	}
+	if err := w.startServer(ctx, byFloor, "bench", "floor", "-tls-cert", w.files.Cert, "-tls-key", w.files.Key); err != nil {
 		return err
 	}
 	if nodes {
@@ -68,7 +86,7 @@ func (w *world) start(ctx context.Context, nodes bool) error {
 // stop ends what start has started, in the opposite order.
 func (w *world) stop() error {
 	var errs []error
-	for _, command := range []*exec.Cmd{w.kwok, w.hallmark} {
+	for _, command := range []*exec.Cmd{w.kwok, w.servers[byHallmark].Cmd, w.servers[byFloor].Cmd} {
 		if command != nil {
 			errs = append(errs, command.Process.Signal(syscall.SIGTERM))
 			_ = command.Wait() // a signal is how it ends
@@ -83,33 +101,33 @@ func (w *world) stop() error {
 	return errors.Join(errs...)
 }
 
-// startHallmark starts the webhook with its log in a file, as in production.
-func (w *world) startHallmark(ctx context.Context) error {
-	log, err := os.Create(w.file("hallmark.log"))
+// startServer starts a program that serves reviews, with its log in a file, as in production.
+func (w *world) startServer(ctx context.Context, who int, name string, args ...string) error {
+	logs := w.file(name + ".log")
+	log, err := os.Create(logs)
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the process has its own descriptor
-	command := exec.CommandContext(ctx, w.file("hallmark"), "serve", "--config", w.files.Config, "--listen", "127.0.0.1:0", "--metrics-listen", "",
-		"--tls-cert", w.files.Cert, "--tls-key", w.files.Key, "--shutdown-delay", "0s")
+	command := exec.CommandContext(ctx, w.file(name), args...)
 	command.Stderr = log
 	if err := command.Start(); err != nil {
 		return err
 	}
-	w.hallmark = command
+	w.servers[who].Cmd = command
 	return poll(ctx, func() error {
-		text, err := os.ReadFile(w.file("hallmark.log"))
+		text, err := os.ReadFile(logs)
 		if err != nil {
 			return err
 		}
 		for line := range strings.Lines(string(text)) {
 			var said struct{ Msg, Address string }
 			if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "serving" {
-				w.url = "https://" + said.Address
+				w.servers[who].url = "https://" + said.Address
 				return nil
 			}
 		}
-		return fmt.Errorf("hallmark does not serve yet:\n%s", text)
+		return fmt.Errorf("%s does not serve yet:\n%s", name, text)
 	})
 }
 
@@ -167,8 +185,16 @@ func (w *world) startNode(ctx context.Context) error {
 
 const nodeName = "fake-0"
 
-// register has both webhooks called, or none, and returns when the API server does so.
-func (w *world) register(ctx context.Context, hooked bool) error {
+// cpu is what a server has taken so far, 0 for no server.
+func (w *world) cpu(who int) (time.Duration, error) {
+	if who == byNone {
+		return 0, nil
+	}
+	return cpu(w.servers[who].Process.Pid)
+}
+
+// register has both webhooks of a server called, or none, and returns when the API server does so.
+func (w *world) register(ctx context.Context, who int) error {
 	api := w.Client().AdmissionregistrationV1()
 	mutating, validating := api.MutatingWebhookConfigurations(), api.ValidatingWebhookConfigurations()
 	for _, err := range []error{
@@ -178,12 +204,16 @@ func (w *world) register(ctx context.Context, hooked bool) error {
 			return err
 		}
 	}
-	if hooked {
+	before, err := w.calls(ctx)
+	if err != nil {
+		return err
+	}
+	if who != byNone {
 		authority, err := os.ReadFile(w.files.CA)
 		if err != nil {
 			return err
 		}
-		m, v := w.configurations(authority)
+		m, v := w.configurations(w.servers[who].url, authority)
 		if _, err := mutating.Create(ctx, m, metav1.CreateOptions{}); err != nil {
 			return err
 		}
@@ -194,11 +224,16 @@ func (w *world) register(ctx context.Context, hooked bool) error {
 	return poll(ctx, func() error {
 		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
 		_, err := w.Client().CoreV1().Pods("default").Create(ctx, newPod("probe", "evil.example/x:v1.0.0"), dry)
-		if refused := apierrors.IsForbidden(err); refused != hooked {
-			return fmt.Errorf("a pod from a foreign registry: %w", errors.Join(err, fmt.Errorf("refused %t, want %t", refused, hooked)))
+		if refused := apierrors.IsForbidden(err); refused != (who == byHallmark) {
+			return fmt.Errorf("a pod from a foreign registry: %w", errors.Join(err, fmt.Errorf("refused: %t", refused)))
 		}
-		if !hooked {
-			return nil
+		if who != byHallmark {
+			after, err := w.calls(ctx)
+			if called := after > before; err == nil && called != (who == byFloor) {
+				err = fmt.Errorf("a webhook was called: %t", called)
+			}
+			before = after
+			return err
 		}
 		pod, err := w.Client().CoreV1().Pods("default").Create(ctx, newPod("probe", w.image()), dry)
 		if err == nil && !strings.Contains(pod.Spec.Containers[0].Image, "@sha256:") {
@@ -210,10 +245,30 @@ func (w *world) register(ctx context.Context, hooked bool) error {
 
 func (w *world) image() string { return w.files.Registry + "/golden/ws:v1.0.0" }
 
+// calls is how often the API server has called validating webhooks, as it counts.
+func (w *world) calls(ctx context.Context) (float64, error) {
+	text, err := w.Client().Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "apiserver_admission_webhook_request_total{") || !strings.Contains(line, `name="validate.hallmark.dev"`) {
+			continue
+		}
+		count, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += count
+	}
+	return sum, nil
+}
+
 // configurations register what the chart registers, without its exclusions: what is measured is in namespaces of its own.
-func (w *world) configurations(authority []byte) (*admissionregistrationv1.MutatingWebhookConfiguration, *admissionregistrationv1.ValidatingWebhookConfiguration) {
+func (w *world) configurations(server string, authority []byte) (*admissionregistrationv1.MutatingWebhookConfiguration, *admissionregistrationv1.ValidatingWebhookConfiguration) {
 	client := func(path string) admissionregistrationv1.WebhookClientConfig {
-		url := w.url + path
+		url := server + path
 		return admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: authority}
 	}
 	rules := func(group string, resources ...string) admissionregistrationv1.RuleWithOperations {
