@@ -153,7 +153,7 @@ func TestMemoryCeiling(t *testing.T) {
 		t.Log("no control group can be made here: GOMEMLIMIT stands in for it, and the resident memory is looked at")
 		t.Setenv("GOMEMLIMIT", strconv.Itoa(limit*9/10))
 	}
-	hook, err := harness.Serve(t.Context(), program, f, "--max-in-flight", "128", "--max-queue", "128")
+	hook, err := harness.Serve(t.Context(), program, f)
 	if err != nil {
 		t.Fatal(err)
 	}
