@@ -23,10 +23,11 @@ import (
 
 // A measurement is one turn.
 type measurement struct {
-	took []time.Duration // of each creation; of a Deployment nothing
-	wall time.Duration
-	pods int
-	cpu  time.Duration // of the server that was called
+	took     []time.Duration // of each creation, or until it was ready; of a Deployment nothing
+	wall     time.Duration
+	pods     int
+	cpu      time.Duration // of the server that was called
+	resident int64         // bytes of it, at the end
 }
 
 // newPod is a workspace as its template has it; the API server adds its defaults.

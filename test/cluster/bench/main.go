@@ -4,6 +4,7 @@
 //	go -C test/cluster run ./bench                        500 pods by 50 clients
 //	go -C test/cluster run ./bench -pods 5000 -rounds 2
 //	go -C test/cluster run ./bench -scenario deployment   a Deployment of 1,000 replicas on fake nodes until all are ready
+//	go -C test/cluster run ./bench -scenario morning      workspaces as they come in a morning of 10,000
 //
 // A round creates the pods once with both webhooks registered, once with a floor in their place, which decodes what it is
 // sent and allows it, and once with none, in another order each time, since the machine is as quick as those who share it let
@@ -19,7 +20,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -36,26 +39,33 @@ type options struct {
 	scenario, output      string
 	pods, clients, rounds int
 	replicas              int
+	length                time.Duration
+	rate, bursts          float64
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
-	flags.StringVar(&o.scenario, "scenario", "pods", "`what` to create: pods or deployment")
+	flags.StringVar(&o.scenario, "scenario", "pods", "`what` to create: pods, deployment or morning")
 	flags.StringVar(&o.output, "o", "text", "`format`: text or json")
 	flags.IntVar(&o.pods, "pods", 500, "pods of a turn")
 	flags.IntVar(&o.clients, "clients", 50, "clients that create them, each over a connection of its own")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each")
 	flags.IntVar(&o.replicas, "replicas", 1000, "replicas of the Deployment")
+	flags.DurationVar(&o.length, "length", 2*time.Minute, "length of the morning")
+	flags.Float64Var(&o.rate, "rate", 10_000/3600., "workspaces a second of the morning, on average")
+	flags.Float64Var(&o.bursts, "bursts", 10, "workspaces that come at once, on average")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {
 		return err
 	}
 	switch {
-	case o.scenario != "pods" && o.scenario != "deployment":
-		return fmt.Errorf("-scenario %q: is pods or deployment", o.scenario)
+	case !slices.Contains([]string{"pods", "deployment", "morning"}, o.scenario):
+		return fmt.Errorf("-scenario %q: is pods, deployment or morning", o.scenario)
+	case o.rate <= 0 || o.bursts < 1 || o.length <= 0:
+		return errors.New("-rate and -length are above 0, and -bursts is at least 1")
 	case o.output != "text" && o.output != "json":
 		return fmt.Errorf("-o %q: is text or json", o.output)
 	case min(o.pods, o.clients, o.rounds, o.replicas) < 1:
@@ -68,7 +78,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	defer os.RemoveAll(dir)
 	w := &world{dir: dir, progress: progress}
 	defer func() { err = errors.Join(err, w.stop()) }()
-	if err := w.start(ctx, o.scenario == "deployment"); err != nil {
+	if err := w.start(ctx, o.scenario != "pods"); err != nil {
 		return err
 	}
 	var r report
@@ -99,10 +109,13 @@ func (w *world) turn(ctx context.Context, o options, who int, r *report) error {
 		return err
 	}
 	var m measurement
-	if o.scenario == "pods" {
+	switch o.scenario {
+	case "pods":
 		m, err = w.createPods(ctx, namespace, o)
-	} else {
+	case "deployment":
 		m, err = w.createDeployment(ctx, namespace, o.replicas)
+	default:
+		m, err = w.createMorning(ctx, namespace, o)
 	}
 	if err != nil {
 		return err
@@ -112,6 +125,9 @@ func (w *world) turn(ctx context.Context, o options, who int, r *report) error {
 		return err
 	}
 	m.cpu = after - before
+	if m.resident, err = w.resident(who); err != nil {
+		return err
+	}
 	r.turns[who] = append(r.turns[who], m)
 	return w.clear(ctx, namespace)
 }

@@ -19,7 +19,7 @@ func TestReport(t *testing.T) {
 		}
 	}
 	for format, wants := range map[string][]string{
-		"text": {"none 2 4 30.0 30.0 30.0 1.0 2 × 1.00 0.50", "floor 2 4 60.0 60.0 60.0 2.0 1 × 0.50 1.00", "Hallmark 2 4 120.0 120.0 120.0 4.0 0 × 0.25 2.00"},
+		"text": {"none 2 4 30.0 30.0 30.0 1.0 2 × 1.00 0.50 0.001 0", "floor 2 4 60.0 60.0 60.0 2.0 1 × 0.50 1.00 0.001 0", "Hallmark 2 4 120.0 120.0 120.0 4.0 0 × 0.25 2.00 0.001 0"},
 		"json": {`"p50MS": 30`, `"throughput": 0.5`, `"serverCPUMSAPod": 2`},
 	} {
 		var out strings.Builder
@@ -38,7 +38,7 @@ func TestReport(t *testing.T) {
 // TestOptions: wrong usage is said before anything is built.
 func TestOptions(t *testing.T) {
 	for args, want := range map[string]string{
-		"-scenario=nodes": "is pods or deployment", "-o=yaml": "is text or json", "-clients=0": "at least 1",
+		"-scenario=nodes": "is pods, deployment or morning", "-o=yaml": "is text or json", "-clients=0": "at least 1", "-bursts=0": "at least 1",
 	} {
 		if err := run(t.Context(), []string{args}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", args, err, want)

@@ -193,6 +193,22 @@ func (w *world) cpu(who int) (time.Duration, error) {
 	return cpu(w.servers[who].Process.Pid)
 }
 
+// resident is how much memory a server has.
+func (w *world) resident(who int) (int64, error) {
+	if who == byNone {
+		return 0, nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", w.servers[who].Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, pages int64
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil { // proc(5)
+		return 0, err
+	}
+	return pages * int64(os.Getpagesize()), nil
+}
+
 // register has both webhooks of a server called, or none, and returns when the API server does so.
 func (w *world) register(ctx context.Context, who int) error {
 	api := w.Client().AdmissionregistrationV1()
