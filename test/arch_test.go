@@ -26,9 +26,10 @@ func layers() []layer {
 	return []layer{
 		{"webhook", nil, "a decision is reached without knowing who serves it, reads for it or judges for it"},
 		{"webhook/server", core, adapter}, {"webhook/config", core, adapter}, {"webhook/catalog", core, adapter},
-		{"webhook/registry", core, adapter}, {"webhook/signature", core, adapter}, {"webhook/policy", core, adapter},
+		{"webhook/registry", core, adapter}, {"webhook/signature", core, adapter}, {"webhook/policy", []string{"webhook", "webhook/endpoint"}, adapter},
 		{"webhook/evidence", core, adapter}, {"webhook/pullsecrets", core, adapter}, {"webhook/cluster", core, adapter}, {"webhook/source", core, adapter},
-		{"webhook/trace", core, adapter}, {"webhook/decisionlog", nil, "it sends what it is given"},
+		{"webhook/trace", core, adapter}, {"webhook/decisionlog", []string{"webhook/endpoint"}, "it sends what it is given"},
+		{"webhook/endpoint", nil, "it knows nothing of what is sent"},
 		{"webhook/registrytest", nil, alone}, {"webhook/servertest", nil, alone},
 		{"policies", nil, "it is Rego and its schema, which Go only embeds"},
 		{"cmd/hallmark", []string{"webhook", "webhook/...", "policies"}, "the product does not need its test programs"},
@@ -63,7 +64,7 @@ func owners() []owner {
 
 // An allowance is a place that may do what no other may.
 type allowance struct {
-	file, function string // an empty function is the whole file
+	file, function string // an empty function is the whole file; what is done there, where it is no function
 	reason         string
 }
 
@@ -72,6 +73,11 @@ func mayStartContexts() []allowance {
 		{"cmd/hallmark/main.go", "", "where the process begins"},
 		{"webhook/server/server.go", "Run", "shutdown goes on after the context that ended it"},
 	}
+}
+
+// mayTune are variables of the Go runtime by which it is set up, before anything is decided.
+func mayTune() []allowance {
+	return []allowance{{"cmd/hallmark/main.go", "variable runtime.MemProfileRate of another package", "the runtime has no other switch for it"}}
 }
 
 func mayPrint() []allowance {

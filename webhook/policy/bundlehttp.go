@@ -2,8 +2,6 @@ package policy
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -11,9 +9,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/hallmark-admission/hallmark/webhook/endpoint"
 )
 
 // A Fetch gets the archive of a bundle from where it is. version is what the last archive that could be read came with,
@@ -29,9 +28,8 @@ type HTTPConfig struct {
 }
 
 const (
-	maxRedirects  = 3
-	maxTokenBytes = 64 << 10
-	maxETagBytes  = 1 << 10
+	maxRedirects = 3
+	maxETagBytes = 1 << 10
 )
 
 // An httpSource is a bundle on an HTTP server.
@@ -43,12 +41,7 @@ type httpSource struct {
 // NewHTTPFetch checks the configuration and contacts nobody. The version of an archive is its ETag.
 func NewHTTPFetch(config HTTPConfig) (Fetch, error) {
 	h := &httpSource{config: config}
-	err := errors.Join(checkURL(config.URL), h.connect())
-	if config.TokenFile != "" {
-		_, tokenErr := h.token()
-		err = errors.Join(err, tokenErr)
-	}
-	if err != nil {
+	if err := errors.Join(checkURL(config.URL), h.connect(), h.token().Check()); err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", config.URL, err)
 	}
 	return h.fetch, nil
@@ -75,13 +68,12 @@ func isLoopback(host string) bool {
 
 // connect makes the client. Who answers for the host may lead elsewhere on it, and nowhere else: the token goes along.
 func (h *httpSource) connect() error {
-	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 10 * time.Second,
-		ResponseHeaderTimeout: 20 * time.Second, MaxResponseHeaderBytes: 64 << 10, ForceAttemptHTTP2: true,
-		DisableCompression: true, // so that what is counted is what is sent
-		MaxIdleConns:       1, IdleConnTimeout: 90 * time.Second,
+	transport, err := endpoint.Transport(h.config.CAFile)
+	if err != nil {
+		return err
 	}
+	transport.ResponseHeaderTimeout = 20 * time.Second
+	transport.DisableCompression = true // so that what is counted is what is sent
 	h.client = &http.Client{
 		Transport: transport,
 		CheckRedirect: func(request *http.Request, via []*http.Request) error {
@@ -95,38 +87,10 @@ func (h *httpSource) connect() error {
 			return nil
 		},
 	}
-	if h.config.CAFile == "" {
-		return nil
-	}
-	authorities, err := os.ReadFile(h.config.CAFile)
-	if err != nil {
-		return fmt.Errorf("ca: %w", err)
-	}
-	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-	if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(authorities) {
-		return fmt.Errorf("ca %s holds no certificate in PEM", h.config.CAFile)
-	}
 	return nil
 }
 
-// token reads the file each time: such tokens are short-lived and replaced on disk.
-func (h *httpSource) token() (string, error) {
-	file, err := os.Open(h.config.TokenFile)
-	if err != nil {
-		return "", fmt.Errorf("credentials: %w", err)
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxTokenBytes+1))
-	if err != nil {
-		return "", fmt.Errorf("credentials: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	invisible := func(r rune) bool { return r <= ' ' || r > '~' }
-	if token == "" || len(text) > maxTokenBytes || strings.ContainsFunc(token, invisible) {
-		return "", fmt.Errorf("credentials: %s holds no bearer token on one line", h.config.TokenFile)
-	}
-	return token, nil
-}
+func (h *httpSource) token() endpoint.TokenFile { return endpoint.TokenFile(h.config.TokenFile) }
 
 func (h *httpSource) fetch(ctx context.Context, version string) (archive []byte, newVersion string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, h.config.URL, http.NoBody)
@@ -137,12 +101,8 @@ func (h *httpSource) fetch(ctx context.Context, version string) (archive []byte,
 	if version != "" {
 		request.Header.Set("If-None-Match", version)
 	}
-	if h.config.TokenFile != "" {
-		token, err := h.token()
-		if err != nil {
-			return nil, "", err
-		}
-		request.Header.Set("Authorization", "Bearer "+token)
+	if err := h.token().Authorize(request); err != nil {
+		return nil, "", err
 	}
 	response, err := h.client.Do(request)
 	if err != nil {

@@ -174,7 +174,7 @@ func TestHTTPConfig(t *testing.T) {
 		"a broken CA":      {HTTPConfig{URL: "https://a", CAFile: file("ca", "x")}, []string{"holds no certificate"}},
 		"an empty token":   {HTTPConfig{URL: "https://a", TokenFile: file("empty", "\n")}, []string{"holds no bearer token"}},
 		"a token in lines": {HTTPConfig{URL: "https://a", TokenFile: file("lines", "a\nX: b")}, []string{"holds no bearer token"}},
-		"a large token":    {HTTPConfig{URL: "https://a", TokenFile: file("large", strings.Repeat("a", maxTokenBytes+1))}, []string{"holds no bearer token"}},
+		"a large token":    {HTTPConfig{URL: "https://a", TokenFile: file("large", strings.Repeat("a", 64<<10+1))}, []string{"holds no bearer token"}},
 		"all of it":        {HTTPConfig{URL: "b", CAFile: "none", TokenFile: "none"}, []string{"bundle b: ", "not a URL", "ca: ", "credentials: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
