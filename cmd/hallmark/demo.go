@@ -151,7 +151,7 @@ func (d *demo) start(ctx context.Context) (stop func() error, address string, er
 	}
 	s, err := server.New(server.Config{
 		Listen: "127.0.0.1:0", CertFile: filepath.Join(d.dir, "tls.crt"), KeyFile: filepath.Join(d.dir, "tls.key"),
-		Current: l.current, Deadline: 8 * time.Second, Log: log, Metrics: metrics,
+		Current: l.current, Deadline: l.deadline, Log: log, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, "", err

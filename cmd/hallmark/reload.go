@@ -218,6 +218,14 @@ func (l *loader) current() server.Reviewer {
 	return nil
 }
 
+// deadline is that of a review, by the configuration in force.
+func (l *loader) deadline() time.Duration {
+	if g := l.generation.Load(); g != nil {
+		return time.Duration(g.config.Limits.Deadline)
+	}
+	return time.Second // nothing is decided that would take longer
+}
+
 // close ends what the generation in force has open, and waits for the work behind requests.
 func (l *loader) close() error {
 	l.mutex.Lock()

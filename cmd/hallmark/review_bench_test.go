@@ -119,7 +119,7 @@ func handlerOf(tb testing.TB, text []byte, source policy.Source) http.Handler {
 	}
 	tb.Cleanup(g.close)
 	return server.Handler(server.Config{
-		Current: func() server.Reviewer { return g.reviewer }, Deadline: 8 * time.Second,
+		Current: func() server.Reviewer { return g.reviewer }, Deadline: func() time.Duration { return 8 * time.Second },
 		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)), Metrics: server.NewMetrics(),
 	})
 }

@@ -108,7 +108,7 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	}
 	s, err := server.New(server.Config{
 		Listen: f.listen, MetricsListen: f.metricsListen, CertFile: f.cert, KeyFile: f.key, Current: traces.reviewer(current),
-		Deadline:      time.Duration(l.wanted.config.Limits.Deadline),
+		Deadline:      l.deadline,
 		ShutdownDelay: f.shutdownDelay, Log: log, Metrics: metrics,
 		Limits: server.Limits{InFlight: f.inFlight, Queue: f.queue, BodyBytes: share.bodies},
 		Wrap:   traces.wrap(), Decided: decisions.decided,

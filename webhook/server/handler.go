@@ -40,7 +40,7 @@ func flows() []flow {
 type reviews struct {
 	flow     flow
 	current  func() Reviewer
-	deadline time.Duration
+	deadline func() time.Duration
 	log      *slog.Logger
 	metrics  *Metrics
 	turns    *turns
@@ -151,7 +151,7 @@ func readBody(r io.Reader, announced int64) ([]byte, error) {
 // timeout is the smaller of the configured deadline and the one that the API server sends as ?timeout=, less what the
 // answer needs for the way back.
 func (h *reviews) timeout(r *http.Request) time.Duration {
-	timeout := h.deadline
+	timeout := h.deadline()
 	if sent, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && sent > 0 {
 		margin := min(sent/10, 500*time.Millisecond)
 		timeout = min(timeout, sent-margin)

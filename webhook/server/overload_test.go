@@ -70,7 +70,7 @@ func TestSlowReviewsKeepNobodyAway(t *testing.T) {
 		}
 		return allow(ctx, q)
 	}
-	r := start(t, only(reviewer{decide, decide}), func(c *Config) { c.Limits, c.Deadline = Limits{InFlight: 4, Queue: 2}, 2*time.Second })
+	r := start(t, only(reviewer{decide, decide}), func(c *Config) { c.Limits, c.Deadline = Limits{InFlight: 4, Queue: 2}, lasting(2*time.Second) })
 	slow := servertest.Object{JSON: bytes.ReplaceAll(pod().JSON, []byte(`"team"`), []byte(`"slow"`))}
 	var group sync.WaitGroup
 	for range 3 {

@@ -22,9 +22,9 @@ type Config struct {
 	MetricsListen string // address of /metrics and the probes, plain; "" for none
 	CertFile      string
 	KeyFile       string
-	Current       func() Reviewer // the Reviewer of the moment, nil while there is none
-	Deadline      time.Duration   // for one review
-	ShutdownDelay time.Duration   // how long it still accepts connections after it was told to stop
+	Current       func() Reviewer      // the Reviewer of the moment, nil while there is none
+	Deadline      func() time.Duration // for one review, as it is at the moment; at most 29s
+	ShutdownDelay time.Duration        // how long it still accepts connections after it was told to stop
 	Limits        Limits
 	Log           *slog.Logger
 	Metrics       *Metrics
@@ -146,7 +146,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stopWatching()
 	<-watched
 	// The requests that are still being decided have their own deadlines.
-	end, cancel := context.WithTimeout(context.Background(), s.config.Deadline+time.Second)
+	end, cancel := context.WithTimeout(context.Background(), longest)
 	defer cancel()
 	for _, server := range servers {
 		if late := server.Shutdown(end); late != nil {
@@ -185,15 +185,17 @@ func (s *Server) parting(next http.Handler) http.Handler {
 	})
 }
 
-// slowest is how long a request may be on its way: what an API server waits for its answer, by default.
-const slowest = 10 * time.Second
+const (
+	slowest = 10 * time.Second // that a request may be on its way: what an API server waits for its answer, by default
+	longest = 30 * time.Second // that an API server waits when it is told to, so that no review goes on for longer
+)
 
 func (s *Server) server(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       max(slowest, s.config.Deadline+time.Second), // its end would cancel the context of a review
-		WriteTimeout:      40 * time.Second,                            // more than the 30s that the API server may wait
+		ReadTimeout:       slowest,
+		WriteTimeout:      longest + 10*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ConnContext:       withConnection,

@@ -79,13 +79,16 @@ func writeCertificate(t *testing.T, dir string, now time.Time) []byte {
 	return cert
 }
 
+// lasting is a deadline that stays.
+func lasting(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
 func start(t *testing.T, current func() Reviewer, change func(*Config)) *running {
 	t.Helper()
 	r := &running{dir: t.TempDir(), log: &syncBuffer{}, ended: make(chan error, 1)}
 	cert := writeCertificate(t, r.dir, time.Now())
 	config := Config{
 		Listen: "127.0.0.1:0", MetricsListen: "127.0.0.1:0", CertFile: filepath.Join(r.dir, "tls.crt"), KeyFile: filepath.Join(r.dir, "tls.key"),
-		Current: current, Deadline: 5 * time.Second, Log: slog.New(slog.NewJSONHandler(r.log, nil)), Metrics: NewMetrics(),
+		Current: current, Deadline: lasting(5 * time.Second), Log: slog.New(slog.NewJSONHandler(r.log, nil)), Metrics: NewMetrics(),
 	}
 	if change != nil {
 		change(&config)
@@ -144,14 +147,15 @@ func TestPanicIsContained(t *testing.T) {
 	}
 }
 
-// TestDeadline is the API server's, less a margin, or the configured one.
+// TestDeadline is the API server's, less a margin, or the configured one, which may change.
 func TestDeadline(t *testing.T) {
 	var left time.Duration
+	configured := 5 * time.Second
 	r := start(t, only(reviewer{validate: func(ctx context.Context, q *webhook.Request) webhook.Decision {
 		deadline, _ := ctx.Deadline()
 		left = time.Until(deadline)
 		return allow(ctx, q)
-	}}), nil)
+	}}), func(c *Config) { c.Deadline = func() time.Duration { return configured } })
 	review, err := servertest.NewReview("1", pod())
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +174,34 @@ func TestDeadline(t *testing.T) {
 		if left > want || left < want-time.Second {
 			t.Errorf("%q leaves %v, want %v", query, left, want)
 		}
+	}
+	configured = 20 * time.Second
+	if status, text, err := r.client.Post(t.Context(), "/validate", body); err != nil || status != 200 || left < 15*time.Second {
+		t.Errorf("with more time in the configuration, %v are left: %d %s %v", left, status, text, err)
+	}
+}
+
+// TestLongReview: a review may take longer than its request may be on its way.
+func TestLongReview(t *testing.T) {
+	t.Parallel()
+	r := start(t, only(reviewer{validate: func(ctx context.Context, q *webhook.Request) webhook.Decision {
+		select {
+		case <-ctx.Done():
+			return webhook.Decision{Outcome: webhook.Undecided, Code: http.StatusServiceUnavailable}
+		case <-time.After(slowest + time.Second):
+			return allow(ctx, q)
+		}
+	}}), func(c *Config) { c.Deadline = lasting(20 * time.Second) })
+	review, err := servertest.NewReview("1", pod())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(review)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, text, err := r.client.Post(t.Context(), "/validate", body); err != nil || status != 200 || !strings.Contains(string(text), `"allowed":true`) {
+		t.Errorf("%d %s %v", status, text, err)
 	}
 }
 
