@@ -84,7 +84,12 @@ func TestRefusedValues(t *testing.T) {
 		`{certificates: {existingSecret: a}}`:                               "certificates.caBundle is missing: with existingSecret the API server has to know the CA",
 		`{certificates: {caBundle: a}}`:                                     "certificates.caBundle is for certificates.existingSecret",
 		`{certificates: {existingSecret: a, certManager: {enabled: true}}}`: "certificates: existingSecret and certManager.enabled exclude each other",
-		`{controller: {enabled: false}}`:                                    "nobody makes a certificate: with controller.enabled=false set certificates.existingSecret and caBundle",
+		`{registration: {from: nowhere}}`:                                   "at '/registration/from': value must be one of 'cluster', 'files'",
+		`{registration: {from: files}}`:                                     "registration.url is missing",
+		`{registration: {from: files, url: "http://a"}}`:                    "at '/registration/url': 'http://a' does not match pattern",
+		`{registration: {from: files, url: "https://a"}}`:                   "set controller.enabled=false, certificates.existingSecret and caBundle",
+		`{registration: {from: files, url: "https://a"}, controller: {enabled: false}, certificates: {existingSecret: a, caBundle: b}}`: "set backstop.when=always or backstop.enabled=false",
+		`{controller: {enabled: false}}`: "nobody makes a certificate: with controller.enabled=false set certificates.existingSecret and caBundle",
 	} {
 		t.Run(values, func(t *testing.T) {
 			if _, err := template(t, values); err == nil || !strings.Contains(err.Error(), want) {

@@ -370,3 +370,37 @@ func (i *installed) checkHandsOff(secret string) {
 		}
 	}
 }
+
+// TestRegistrationInFiles: what stands in the ConfigMap is the registration as the cluster would have it, by URL, active, and
+// under a name that the API gives nobody; and the cluster has none.
+func TestRegistrationInFiles(t *testing.T) {
+	const files = `{controller: {enabled: false}, certificates: {existingSecret: tls, caBundle: PEM}, backstop: {when: always}, config: {mode: enforce}`
+	inCluster := install(t, files+"}")
+	i := install(t, files+`, registration: {from: files, url: "https://hallmark.corp.example:8443/"}}`)
+	for name := range i.names() {
+		if strings.Contains(name, "WebhookConfiguration/") || strings.Contains(name, "doctor") {
+			t.Errorf("%s is there", name)
+		}
+	}
+	data := get[*corev1.ConfigMap](i, "hallmark-registration").Data
+	pin := get[*admissionv1.MutatingWebhookConfiguration](decode(t, data["mutating.yaml"]), "hallmark.static.k8s.io").Webhooks
+	judge := get[*admissionv1.ValidatingWebhookConfiguration](decode(t, data["validating.yaml"]), "hallmark.static.k8s.io").Webhooks
+	for url, c := range map[string]struct {
+		got       admissionv1.WebhookClientConfig
+		rules     []admissionv1.RuleWithOperations
+		inCluster entry
+	}{
+		"https://hallmark.corp.example:8443/mutate":   {pin[0].ClientConfig, pin[0].Rules, inCluster.pin()},
+		"https://hallmark.corp.example:8443/validate": {judge[0].ClientConfig, judge[0].Rules, inCluster.judge()},
+	} {
+		if c.got.Service != nil || *c.got.URL != url || string(c.got.CABundle) != "PEM" {
+			t.Errorf("%s is called at %+v", url, c.got)
+		}
+		if !reflect.DeepEqual(c.rules, c.inCluster.rules) || len(c.rules) == 0 {
+			t.Errorf("%s is called for %+v, want %+v", url, c.rules, c.inCluster.rules)
+		}
+	}
+	if policy := judge[0].FailurePolicy; policy == nil || *policy != admissionv1.Fail {
+		t.Error("it fails open")
+	}
+}

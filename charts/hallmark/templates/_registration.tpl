@@ -40,11 +40,15 @@ webhook answers: an entry without rules calls nobody. */}}
 {{- $root := index . 0 -}}
 admissionReviewVersions: [v1]
 clientConfig:
+  {{- if include "hallmark.registeredByFiles" $root }}
+  url: {{ trimSuffix "/" $root.Values.registration.url }}{{ index . 2 }}
+  {{- else }}
   service:
     namespace: {{ $root.Release.Namespace }}
     name: {{ include "hallmark.fullname" $root }}-webhook
     port: 443
     path: {{ index . 2 }}
+  {{- end }}
   {{- with $root.Values.certificates.caBundle }}
   caBundle: {{ b64enc . }}
   {{- end }}
@@ -61,11 +65,39 @@ rules: {{- get (include "hallmark.rules" $root | fromYaml) (index . 1) | toYaml 
 {{- end }}
 {{- end }}
 
+{{- /* "true" when API servers read the registration from files. Names that end so are theirs alone. */}}
+{{- define "hallmark.registeredByFiles" -}}
+{{- if eq .Values.registration.from "files" }}true{{ end -}}
+{{- end }}
+
 {{- define "hallmark.registrationMetadata" -}}
-name: {{ include "hallmark.fullname" . }}
+name: {{ include "hallmark.fullname" . }}{{ if include "hallmark.registeredByFiles" . }}.static.k8s.io{{ end }}
 labels: {{- include "hallmark.labels" (list . "registration") | nindent 2 }}
 {{- if .Values.certificates.certManager.enabled }}
 annotations:
   cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ include "hallmark.tlsSecret" . }}
 {{- end }}
+{{- end }}
+
+{{- /* The pinning half. It may fail: what it did not pin, the judging half refuses. IfNeeded calls it again when another
+webhook has added a container since. */}}
+{{- define "hallmark.pinning" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {{- include "hallmark.registrationMetadata" . | nindent 2 }}
+webhooks:
+  - name: pin.hallmark.dev
+    failurePolicy: Ignore
+    reinvocationPolicy: IfNeeded
+    {{- include "hallmark.entry" (list . "pin.hallmark.dev" "/mutate" .Values.webhook.timeoutSeconds.mutate) | nindent 4 }}
+{{- end }}
+
+{{- define "hallmark.judging" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {{- include "hallmark.registrationMetadata" . | nindent 2 }}
+webhooks:
+  - name: judge.hallmark.dev
+    failurePolicy: {{ include "hallmark.failurePolicy" . }}
+    {{- include "hallmark.entry" (list . "judge.hallmark.dev" "/validate" .Values.webhook.timeoutSeconds.validate) | nindent 4 }}
 {{- end }}

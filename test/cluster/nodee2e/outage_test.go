@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hallmark-admission/hallmark/test/cluster/node"
@@ -86,6 +87,44 @@ func TestNoReplica(t *testing.T) {
 		return err
 	})
 	say(t, "admitted again %s after the first replica was asked for", time.Since(began).Round(100*time.Millisecond))
+	_, err := try(t.Context(), namespace, unsignedImage)
+	checkDenied(t, err)
+	settled(t)
+}
+
+// TestColdStart: everything that runs is gone at once, the webhook, its controller and a workspace, as after a power cut, and
+// all of it comes back with nobody's help: the webhook judges again, and what it judges starts behind it.
+func TestColdStart(t *testing.T) {
+	install(t)
+	settled(t)
+	namespace := newNamespace(t, "cold")
+	apply(t, fmt.Sprintf(coderDeployment, "cold", namespace, w.ref("golden/workspace:v1.0.0")))
+	before := waitRunning(t, namespace, "com.coder.workspace.name=dev")
+
+	began := time.Now()
+	for _, args := range [][]string{
+		{"--namespace=" + releaseNamespace}, {"--namespace=" + namespace},
+	} {
+		if _, _, err := w.Kubectl(t.Context(), "", append([]string{"delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() error {
+		pods, err := listPods(t.Context(), namespace, "com.coder.workspace.name=dev")
+		if err != nil {
+			return err
+		}
+		for _, pod := range pods {
+			if pod.UID != before.UID && pod.Status.Phase == corev1.PodRunning {
+				if got, want := pod.Spec.Containers[0].Image, w.pinned("golden/workspace:v1.0.0"); got != want {
+					t.Errorf("image of the new pod: got %s, want %s", got, want)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("the workspace is not back; %d pods", len(pods))
+	})
+	say(t, "the workspace runs again %s after everything was gone", time.Since(began).Round(100*time.Millisecond))
 	_, err := try(t.Context(), namespace, unsignedImage)
 	checkDenied(t, err)
 	settled(t)
