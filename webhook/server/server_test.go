@@ -147,6 +147,20 @@ func TestPanicIsContained(t *testing.T) {
 	}
 }
 
+// review is one of a pod.
+func review(t *testing.T) []byte {
+	t.Helper()
+	r, err := servertest.NewReview("1", pod())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
 // TestDeadline is the API server's, less a margin, or the configured one, which may change.
 func TestDeadline(t *testing.T) {
 	var left time.Duration
@@ -156,14 +170,7 @@ func TestDeadline(t *testing.T) {
 		left = time.Until(deadline)
 		return allow(ctx, q)
 	}}), func(c *Config) { c.Deadline = func() time.Duration { return configured } })
-	review, err := servertest.NewReview("1", pod())
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := json.Marshal(review)
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := review(t)
 	for query, want := range map[string]time.Duration{
 		"": 5 * time.Second, "?timeout=2s": 1800 * time.Millisecond, "?timeout=30s": 5 * time.Second, "?timeout=soon": 5 * time.Second,
 		"?timeout=-1s": 5 * time.Second,
@@ -192,14 +199,7 @@ func TestLongReview(t *testing.T) {
 			return allow(ctx, q)
 		}
 	}}), func(c *Config) { c.Deadline = lasting(20 * time.Second) })
-	review, err := servertest.NewReview("1", pod())
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := json.Marshal(review)
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := review(t)
 	if status, text, err := r.client.Post(t.Context(), "/validate", body); err != nil || status != 200 || !strings.Contains(string(text), `"allowed":true`) {
 		t.Errorf("%d %s %v", status, text, err)
 	}
