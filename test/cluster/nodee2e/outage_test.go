@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/hallmark-admission/hallmark/test/cluster/node"
@@ -92,8 +91,8 @@ func TestNoReplica(t *testing.T) {
 	settled(t)
 }
 
-// TestColdStart: everything that runs is gone at once, the webhook, its controller and a workspace, as after a power cut, and
-// all of it comes back with nobody's help: the webhook judges again, and what it judges starts behind it.
+// TestColdStart: the only node is gone, and with it the webhook, its controller and a workspace. When it is back, so are they,
+// with nobody's help: the webhook first, whose namespace it does not judge, and the workspace behind it.
 func TestColdStart(t *testing.T) {
 	install(t)
 	settled(t)
@@ -101,30 +100,39 @@ func TestColdStart(t *testing.T) {
 	apply(t, fmt.Sprintf(coderDeployment, "cold", namespace, w.ref("golden/workspace:v1.0.0")))
 	before := waitRunning(t, namespace, "com.coder.workspace.name=dev")
 
-	began := time.Now()
-	for _, args := range [][]string{
-		{"--namespace=" + releaseNamespace}, {"--namespace=" + namespace},
-	} {
-		if _, _, err := w.Kubectl(t.Context(), "", append([]string{"delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"}, args...)...); err != nil {
-			t.Fatal(err)
+	kubectl(t, "cordon", node.Name)
+	restored := func(ctx context.Context) {
+		if _, _, err := w.Kubectl(ctx, "", "uncordon", node.Name); err != nil {
+			t.Error(err)
 		}
 	}
-	eventually(t, func() error {
-		pods, err := listPods(t.Context(), namespace, "com.coder.workspace.name=dev")
-		if err != nil {
-			return err
+	t.Cleanup(func() { restored(context.WithoutCancel(t.Context())) })
+	kubectl(t, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
+	eventually(t, func() error { // until the last container is gone
+		_, err := try(t.Context(), namespace, goodImage)
+		if err == nil || !strings.Contains(err.Error(), "connection refused") {
+			return fmt.Errorf("somebody still answers: %w", err)
 		}
-		for _, pod := range pods {
-			if pod.UID != before.UID && pod.Status.Phase == corev1.PodRunning {
-				if got, want := pod.Spec.Containers[0].Image, w.pinned("golden/workspace:v1.0.0"); got != want {
-					t.Errorf("image of the new pod: got %s, want %s", got, want)
-				}
-				return nil
-			}
-		}
-		return fmt.Errorf("the workspace is not back; %d pods", len(pods))
+		return nil
 	})
-	say(t, "the workspace runs again %s after everything was gone", time.Since(began).Round(100*time.Millisecond))
+	if err := w.Client().CoreV1().Pods(namespace).Delete(t.Context(), before.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { // until its ReplicaSet has heard that nothing gets in unjudged
+		events, err := w.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=FailedCreate"})
+		if err == nil && len(events.Items) == 0 {
+			err = fmt.Errorf("no creation was refused")
+		}
+		return err
+	})
+
+	began := time.Now()
+	restored(t.Context())
+	pod := waitRunning(t, namespace, "com.coder.workspace.name=dev")
+	if got, want := pod.Spec.Containers[0].Image, w.pinned("golden/workspace:v1.0.0"); got != want {
+		t.Errorf("image of the new pod: got %s, want %s", got, want)
+	}
+	say(t, "the workspace runs again %s after the node came back", time.Since(began).Round(100*time.Millisecond))
 	_, err := try(t.Context(), namespace, unsignedImage)
 	checkDenied(t, err)
 	settled(t)
