@@ -122,11 +122,10 @@ func serve(ctx context.Context, f serveFlags, log *slog.Logger) error {
 	}
 	log.Info("serving", "address", s.Addr().String(), "metrics", metricsAddress, "memory", memory)
 	watching, stop := context.WithCancel(ctx)
-	watched, tuned := make(chan error, 1), make(chan struct{})
+	watched := make(chan error, 1)
 	go func() { watched <- l.watch(watching) }()
-	go func() { defer close(tuned); tuneCollector(watching) }()
+	tuneCollector(watching)
 	err = s.Run(ctx)
 	stop()
-	<-tuned
 	return errors.Join(err, <-watched, l.close())
 }

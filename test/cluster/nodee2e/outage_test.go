@@ -97,7 +97,7 @@ func TestColdStart(t *testing.T) {
 	install(t)
 	settled(t)
 	namespace := newNamespace(t, "cold")
-	apply(t, fmt.Sprintf(coderDeployment, "cold", namespace, w.ref("golden/workspace:v1.0.0")))
+	apply(t, fmt.Sprintf(coderDeployment, "cold", namespace, w.ref("golden/workspace:v1.2.0")))
 	before := waitRunning(t, namespace, "com.coder.workspace.name=dev")
 
 	kubectl(t, "cordon", node.Name)
@@ -129,7 +129,7 @@ func TestColdStart(t *testing.T) {
 	began := time.Now()
 	restored(t.Context())
 	pod := waitRunning(t, namespace, "com.coder.workspace.name=dev")
-	if got, want := pod.Spec.Containers[0].Image, w.pinned("golden/workspace:v1.0.0"); got != want {
+	if got, want := pod.Spec.Containers[0].Image, w.pinned("golden/workspace:v1.2.0"); got != want {
 		t.Errorf("image of the new pod: got %s, want %s", got, want)
 	}
 	say(t, "the workspace runs again %s after the node came back", time.Since(began).Round(100*time.Millisecond))
