@@ -38,9 +38,9 @@
 //
 // # Patches
 //
-// Only that annotation, caBundle and rules are patched, of entries that exist, by strategic merge with the entry's name as the key, under the
-// field manager hallmark-controller. Helm and GitOps tools compare what their manifests mention, and mention neither field;
-// managedFields says whose they are. Server-side apply would say the same and could create a configuration, or an entry, that
+// Only that annotation, and caBundle and rules of entries that exist, are patched, by strategic merge with the entry's name as
+// the key, under the field manager hallmark-controller. Helm and GitOps tools compare what their manifests mention, and mention
+// none of these; managedFields says whose they are. Server-side apply would say the same and could create a configuration, or an entry, that
 // was just deleted.
 //
 // # Inspection

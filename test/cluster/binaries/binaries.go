@@ -72,15 +72,18 @@ type Config struct {
 }
 
 // DefaultCache is $HALLMARK_CLUSTER_CACHE, or hallmark/cluster in the user's cache directory.
-func DefaultCache() (string, error) {
-	if dir := os.Getenv(CacheVariable); dir != "" {
+func DefaultCache() (string, error) { return CacheDir(CacheVariable, "cluster") }
+
+// CacheDir is the directory that an environment variable names, or hallmark/NAME in the user's cache directory.
+func CacheDir(variable, name string) (string, error) {
+	if dir := os.Getenv(variable); dir != "" {
 		return filepath.Abs(dir)
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find a cache directory (set %s to choose one): %w", CacheVariable, err)
+		return "", fmt.Errorf("find a cache directory (set %s to choose one): %w", variable, err)
 	}
-	return filepath.Join(dir, "hallmark", "cluster"), nil
+	return filepath.Join(dir, "hallmark", name), nil
 }
 
 // Ensure returns the absolute path of a directory that holds the named programs, after building those that are absent.

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/hallmark-admission/hallmark/test/cluster/binaries"
 )
 
 // CacheVariable names the environment variable that moves the cache.
@@ -43,7 +45,7 @@ func (r Root) Dir() string { return r.dir }
 
 // Ensure gives the packages, after downloading them if they are not in the cache.
 func Ensure(ctx context.Context, progress io.Writer) (Root, error) {
-	cache, err := cacheDir()
+	cache, err := binaries.CacheDir(CacheVariable, "node")
 	if err != nil {
 		return Root{}, err
 	}
@@ -83,17 +85,6 @@ func Ensure(ctx context.Context, progress io.Writer) (Root, error) {
 		return Root{}, err
 	}
 	return root, root.check()
-}
-
-func cacheDir() (string, error) {
-	if dir := os.Getenv(CacheVariable); dir != "" {
-		return filepath.Abs(dir)
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find a cache directory (set %s to choose one): %w", CacheVariable, err)
-	}
-	return filepath.Join(dir, "hallmark", "node"), nil
 }
 
 // download leaves the packages in dir/archives.

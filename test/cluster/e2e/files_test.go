@@ -41,15 +41,13 @@ func renderFiles(t *testing.T) map[string]string {
 // TestRegistrationInFiles: what API servers read from files of their own holds from their start on, and nobody takes it away
 // through the API, not even an admin.
 func TestRegistrationInFiles(t *testing.T) {
-	dir := t.TempDir()
-	plugins := ""
+	dir, files, plugins := t.TempDir(), renderFiles(t), ""
 	for plugin, name := range map[string]string{"MutatingAdmissionWebhook": "mutating.yaml", "ValidatingAdmissionWebhook": "validating.yaml"} {
 		manifests := filepath.Join(dir, plugin)
 		if err := os.Mkdir(manifests, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		text := renderFiles(t)[name]
-		if err := os.WriteFile(filepath.Join(manifests, name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(manifests, name), []byte(files[name]), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		plugins += fmt.Sprintf(`

@@ -13,11 +13,7 @@ import (
 func TestDoctor(t *testing.T) {
 	install(t)
 	settled(t)
-	namespace := testPrefix + "doctor"
-	if err := w.CreateNamespace(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { removeNamespace(t, namespace) })
+	namespace := freeNamespace(t, "doctor")
 	pods := w.Client().CoreV1().Pods(namespace)
 	for name, image := range map[string]string{"good": goodImage, "bad": unsignedImage} {
 		if _, err := pods.Create(t.Context(), newPod(name, image), metav1.CreateOptions{}); err != nil {

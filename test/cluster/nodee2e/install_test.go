@@ -211,25 +211,27 @@ func TestInstall(t *testing.T) {
 	say(t, "%d of %d creates failed from before the installation to behind it", len(failures), creates)
 }
 
-// upgradeTo has the release be what the values say.
-func upgradeTo(t *testing.T, values object) {
-	t.Helper()
-	began := time.Now()
-	if _, err := w.helm(t.Context(), values, "upgrade", release, w.chart, "--wait", timeout()); err != nil {
-		t.Fatal(err)
-	}
-	say(t, "helm upgrade --wait: %s", time.Since(began).Round(100*time.Millisecond))
-}
-
 // newNamespace makes a namespace that is judged.
 func newNamespace(t *testing.T, name string) string {
+	t.Helper()
+	name = freeNamespace(t, name)
+	label(t, name)
+	return name
+}
+
+// freeNamespace makes one that is not judged, or not yet.
+func freeNamespace(t *testing.T, name string) string {
 	t.Helper()
 	name = testPrefix + name
 	if err := w.CreateNamespace(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeNamespace(t, name) })
-	label(t, name)
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if _, _, err := w.Kubectl(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
+			t.Error(err)
+		}
+	})
 	return name
 }
 
@@ -238,14 +240,6 @@ func label(t *testing.T, namespace string) {
 	t.Helper()
 	if _, _, err := w.Kubectl(t.Context(), "", "label", "namespace", namespace, enforceLabel+"=true"); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func removeNamespace(t *testing.T, name string) {
-	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
-	if _, _, err := w.Kubectl(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
-		t.Error(err)
 	}
 }
 
