@@ -1,13 +1,19 @@
 package endpoint
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func write(t *testing.T, text string) string {
@@ -17,6 +23,21 @@ func write(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// stranger is an authority that has issued nothing here, as PEM.
+func stranger(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 // TestEndpoint: a service is believed by the authority of the file alone, and told the token that the file holds then.
@@ -46,8 +67,10 @@ func TestEndpoint(t *testing.T) {
 		}
 		return err
 	}
-	if err := ask(""); err == nil || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("a server that the system does not know: %v", err)
+	for name, authority := range map[string]string{"the system": "", "the file": write(t, stranger(t))} {
+		if err := ask(authority); err == nil || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("a server that %s does not know: %v", name, err)
+		}
 	}
 	for _, want := range []string{"first", "second"} {
 		if err := os.WriteFile(token, []byte(want), 0o600); err != nil {
