@@ -106,7 +106,8 @@ func explain(err error, timeout time.Duration) (webhook.ReadFailure, string) {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return webhook.Unavailable, "could not be reached (no route)"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, errAttempts),
+		err.Error() == "http: server closed idle connection": // net/http keeps the value to itself
 		return webhook.Unavailable, "broke the connection"
 	}
 	if reason := explainTLS(err); reason != "" {

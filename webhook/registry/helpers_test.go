@@ -99,11 +99,23 @@ type spy struct {
 
 func newSpy(t *testing.T) *spy {
 	t.Helper()
+	s := &spy{}
+	t.Cleanup(func() { // after hangUp's
+		if n := s.accepted.Load(); n > 0 {
+			t.Errorf("%d connections to a host that must not be contacted", n)
+		}
+	})
+	s.address = hangUp(t, func() { s.accepted.Add(1) })
+	return s
+}
+
+// hangUp makes a port that closes every connection as soon as it is there.
+func hangUp(t *testing.T, accepted func()) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &spy{address: listener.Addr().String()}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -112,18 +124,15 @@ func newSpy(t *testing.T) *spy {
 			if err != nil {
 				return
 			}
-			s.accepted.Add(1)
+			accepted()
 			_ = conn.Close()
 		}
 	}()
 	t.Cleanup(func() {
 		_ = listener.Close()
 		<-done
-		if n := s.accepted.Load(); n > 0 {
-			t.Errorf("%d connections to a host that must not be contacted", n)
-		}
 	})
-	return s
+	return listener.Addr().String()
 }
 
 func (s *spy) port() string { return s.address[strings.LastIndex(s.address, ":"):] }

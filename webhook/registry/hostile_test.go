@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hallmark-admission/hallmark/webhook"
@@ -126,6 +128,65 @@ func TestHostileManifest(t *testing.T) {
 			_, err := client.ReadImage(t.Context(), parse(t, r.Host()+"/golden/base:v1"), webhook.WithConfig)
 			wantReadError(t, err, test.failure, r.Host(), test.reason)
 		})
+	}
+}
+
+// A balancer drops what is idle for long and tells nobody. None of the connections that were kept works any more, and that
+// is no reason to call the registry down.
+func TestStaleConnections(t *testing.T) {
+	const kept = 12
+	var (
+		mutex   sync.Mutex
+		stale   = map[string]bool{}
+		all     sync.WaitGroup
+		dropped atomic.Bool
+	)
+	all.Add(kept)
+	r := serve(t, registrytest.Config{PlainHTTP: true, Intercept: intercept("/manifests/", func(w http.ResponseWriter, r *http.Request) {
+		mutex.Lock()
+		known := stale[r.RemoteAddr]
+		if !dropped.Load() {
+			stale[r.RemoteAddr] = true
+		}
+		mutex.Unlock()
+		switch {
+		case known:
+			cut(w, r)
+		case dropped.Load():
+			send(404, "", "")(w, r)
+		default:
+			all.Done()
+			all.Wait() // each request is under way on a connection of its own
+			send(404, "", "")(w, r)
+		}
+	})})
+	client := connect(t, r, nil)
+	ask := func() error {
+		_, err := client.ReadImage(t.Context(), parse(t, r.Host()+"/golden/base:v1"), webhook.WithConfig)
+		return err
+	}
+	var asking sync.WaitGroup
+	for range kept {
+		asking.Go(func() { wantReadError(t, ask(), webhook.NotFound, r.Host(), "has no tag v1") })
+	}
+	asking.Wait()
+	dropped.Store(true)
+	wantReadError(t, ask(), webhook.NotFound, r.Host(), "has no tag v1")
+}
+
+// A balancer that has nothing behind it accepts connections and closes them.
+func TestClosedAtOnce(t *testing.T) {
+	host := hangUp(t, func() {})
+	for _, plain := range []bool{true, false} {
+		for range 50 { // how far the request gets is chance
+			client, err := registry.New(registry.Config{Hosts: []registry.Host{{Host: host, PlainHTTP: plain}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = client.ReadImage(t.Context(), parse(t, host+"/golden/base:v1"), webhook.WithConfig)
+			wantReadError(t, err, webhook.Unavailable, host, "broke the connection")
+			client.Close()
+		}
 	}
 }
 

@@ -233,17 +233,25 @@ func (c *Client) send(h *host, request *http.Request, e exchange) (*answer, erro
 	return got, err
 }
 
-// boundAttempts ends a request that net/http begins again and again: it does so for every connection that a server asks it
-// to leave before there is an answer (HTTP/2 GOAWAY), until the deadline.
+// boundAttempts ends a request that net/http begins again and again, until the deadline: it does so for every connection
+// that a server asks it to leave before there is an answer (HTTP/2 GOAWAY). A kept connection that has gone stale costs no
+// attempt, since a balancer may have dropped all of them.
 func boundAttempts(request *http.Request) (bounded *http.Request, done func()) {
 	const most = 4
 	ctx, cancel := context.WithCancelCause(request.Context())
-	var attempts atomic.Int32
-	trace := &httptrace.ClientTrace{GetConn: func(string) {
-		if attempts.Add(1) > most {
-			cancel(errAttempts)
-		}
-	}}
+	var attempts, fresh atomic.Int32
+	trace := &httptrace.ClientTrace{
+		GetConn: func(string) {
+			if attempts.Add(1) > maxIdleConns+most || fresh.Load() == most {
+				cancel(errAttempts)
+			}
+		},
+		GotConn: func(got httptrace.GotConnInfo) {
+			if !got.Reused {
+				fresh.Add(1)
+			}
+		},
+	}
 	return request.WithContext(httptrace.WithClientTrace(ctx, trace)), func() { cancel(nil) }
 }
 
