@@ -143,6 +143,9 @@ func TestBackstopAndWebhook(t *testing.T) {
 		c.Annotations = map[string]string{"other": "x", "hallmark.dev/activated": "2026-01-02T03:04:05Z"}
 		return c
 	}
+	annotated := changed(without(noRules), func(c *admissionv1.ValidatingWebhookConfiguration) {
+		c.Annotations = map[string]string{"meta.helm.sh/release-name": "hallmark"}
+	})
 	otherName := func(w *admissionv1.ValidatingWebhook) { w.Name = "other.example" }
 	for name, tc := range map[string]struct {
 		values string
@@ -151,6 +154,7 @@ func TestBackstopAndWebhook(t *testing.T) {
 	}{
 		"active":                {enforceValues, active, false},
 		"not active yet":        {enforceValues, without(noRules), false},
+		"not yet, annotated":    {enforceValues, annotated, false},
 		"no longer active":      {enforceValues, wasActive(without(noRules)), true},
 		"may be ignored":        {enforceValues, without(func(w *admissionv1.ValidatingWebhook) { w.FailurePolicy = &ignore }), true},
 		"of another name":       {enforceValues, wasActive(without(otherName)), true},
