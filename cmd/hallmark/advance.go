@@ -34,11 +34,11 @@ func unfinished(err error) bool {
 }
 
 // follow gives the followings of a configuration: those that there are, and new ones for entries that are new.
-func (l *loader) follow(ctx context.Context, c *config.Config) ([]*following, error) {
+func (l *loader) follow(ctx context.Context, c *config.Config, out outside) ([]*following, error) {
 	var all []*following
 	var errs []error
 	for _, entry := range c.Policies.Bundles {
-		identity, err := bundleIdentity(entry, c)
+		identity, err := bundleIdentity(entry, c, out)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -46,7 +46,7 @@ func (l *loader) follow(ctx context.Context, c *config.Config) ([]*following, er
 		f := l.following[identity]
 		if f == nil {
 			f, err = newFollowing(followingConfig{
-				entry: entry, config: c, outside: l.outside, before: l.acceptedOf(entry.Name()),
+				entry: entry, config: c, outside: out, before: l.acceptedOf(entry.Name()),
 				changed: l.bundleArrived, failed: l.bundleUnread,
 			})
 			if err != nil {
@@ -198,7 +198,7 @@ func (l *loader) install(ctx context.Context, in *inputs, bundles []*policy.Bund
 	if err := source.AddBundles(bundles); err != nil {
 		return err
 	}
-	fingerprint, err := fingerprint(source, in.config)
+	fingerprint, err := in.fingerprint(source)
 	if err != nil {
 		return err
 	}

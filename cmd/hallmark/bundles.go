@@ -44,10 +44,10 @@ type followingConfig struct {
 func newFollowing(fc followingConfig) (*following, error) {
 	f := &following{name: fc.entry.Name()}
 	var err error
-	if f.identity, err = bundleIdentity(fc.entry, fc.config); err != nil {
+	if f.identity, err = bundleIdentity(fc.entry, fc.config, fc.outside); err != nil {
 		return nil, err
 	}
-	reader, err := bundleReader(fc.entry)
+	reader, err := bundleReader(fc.entry, fc.outside)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func bundleFile(name string) string {
 }
 
 // bundleIdentity changes with everything that a following is made from.
-func bundleIdentity(entry config.Bundle, c *config.Config) (string, error) {
+func bundleIdentity(entry config.Bundle, c *config.Config, out outside) (string, error) {
 	var signed config.BundleVerification
 	if entry.Verification != nil {
 		signed = *entry.Verification
@@ -110,7 +110,7 @@ func bundleIdentity(entry config.Bundle, c *config.Config) (string, error) {
 		if file == "" {
 			continue
 		}
-		content, err := os.ReadFile(file)
+		content, err := out.read(file)
 		if err != nil {
 			return "", fmt.Errorf("bundle %s: %w", entry.Name(), err)
 		}
@@ -120,10 +120,10 @@ func bundleIdentity(entry config.Bundle, c *config.Config) (string, error) {
 	return webhook.DigestOf(text), nil
 }
 
-func bundleReader(entry config.Bundle) (*policy.BundleReader, error) {
+func bundleReader(entry config.Bundle, out outside) (*policy.BundleReader, error) {
 	rc := policy.BundleConfig{Name: entry.Name()}
 	if v := entry.Verification; v != nil {
-		key, err := os.ReadFile(v.KeyFile)
+		key, err := out.read(v.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("bundle %s: %w", entry.Name(), err)
 		}
@@ -136,7 +136,9 @@ func bundleReader(entry config.Bundle) (*policy.BundleReader, error) {
 func bundleFetch(fc followingConfig) (fetch policy.Fetch, closeFetch func(), err error) {
 	entry := fc.entry
 	if entry.URL != "" {
-		fetch, err = policy.NewHTTPFetch(policy.HTTPConfig{URL: entry.URL, CAFile: entry.CA, TokenFile: entry.Credentials})
+		fetch, err = policy.NewHTTPFetch(policy.HTTPConfig{
+			URL: entry.URL, CAFile: entry.CA, TokenFile: entry.Credentials, ReadFile: fc.outside.readFile,
+		})
 		return fetch, func() {}, err
 	}
 	ref, err := webhook.ParseReference(entry.OCI)

@@ -156,11 +156,11 @@ policies:
 	identities := func(text string) (url, oci string) {
 		t.Helper()
 		c := parsed(t, "apiVersion: hallmark.dev/v1alpha1\nkind: Configuration\n"+text)
-		url, err := bundleIdentity(c.Policies.Bundles[0], c)
+		url, err := bundleIdentity(c.Policies.Bundles[0], c, outside{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		oci, err = bundleIdentity(c.Policies.Bundles[1], c)
+		oci, err = bundleIdentity(c.Policies.Bundles[1], c, outside{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"os"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -44,7 +43,7 @@ func newDecisionLog(metrics *server.Metrics, log *slog.Logger) *decisionLog {
 }
 
 // follow does as a new configuration says. What waits for the old place is still sent there.
-func (d *decisionLog) follow(ctx context.Context, g *generation) error {
+func (d *decisionLog) follow(ctx context.Context, g *generation, readFile func(name string) ([]byte, error)) error {
 	old, settings := d.inForce.Load(), g.config.DecisionLog
 	if settings.URL == "" {
 		d.drop(ctx, d.inForce.Swap(nil))
@@ -59,7 +58,7 @@ func (d *decisionLog) follow(ctx context.Context, g *generation) error {
 	next.labels["app"], next.labels["id"], next.labels["version"] = "hallmark", d.id, version
 	var err error
 	if settings.CA != "" {
-		if next.ca, err = os.ReadFile(settings.CA); err != nil {
+		if next.ca, err = readFile(settings.CA); err != nil {
 			return err
 		}
 	}
@@ -71,6 +70,7 @@ func (d *decisionLog) follow(ctx context.Context, g *generation) error {
 	next.sink, err = decisionlog.New(ctx, decisionlog.Config{
 		URL: settings.URL, CAFile: settings.CA, TokenFile: settings.Credentials, Every: time.Duration(settings.Every),
 		MaxBytes: int64(settings.MaxBytes), Observe: d.metrics.DecisionLogged, Log: d.log,
+		ReadFile: readFile,
 	})
 	if err != nil {
 		return err

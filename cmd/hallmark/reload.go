@@ -54,6 +54,7 @@ type inputs struct {
 	problems []config.Problem
 	rules    policy.Source // shipped ones and those of directories
 	bundles  []*following
+	files    *files // that the configuration names
 }
 
 // load makes a generation from the files as they are now, and gives it the evidence of the ones before. Warnings go to
@@ -80,14 +81,21 @@ func (l *loader) read(ctx context.Context) (*inputs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	in := &inputs{rules: source}
+	in := &inputs{rules: source, files: newFiles()}
 	if was := l.wanted; was != nil && bytes.Equal(was.config.Text, text) { // another file of the directory has changed
 		in.config, in.problems = was.config, was.problems
 	} else if in.config, in.problems, err = config.Load(text, l.outside.now()); err != nil {
 		return nil, fmt.Errorf("%s:\n%w", l.configFile, err)
 	}
-	in.bundles, err = l.follow(ctx, in.config)
+	in.bundles, err = l.follow(ctx, in.config, l.outsideOf(in))
 	return in, err
+}
+
+// outsideOf is the outside with the files of the inputs.
+func (l *loader) outsideOf(in *inputs) outside {
+	out := l.outside
+	out.readFile = in.files.read
+	return out
 }
 
 // replace puts a generation in force that is made of a source, whose fingerprint is given.
@@ -100,12 +108,12 @@ func (l *loader) replace(ctx context.Context, in *inputs, source policy.Source) 
 		l.outside.store = store
 		l.metrics.CacheBytes(store.Bytes)
 	}
-	next, err := newGeneration(ctx, in.config, source, l.outside)
+	next, err := newGeneration(ctx, in.config, source, l.outsideOf(in))
 	if err != nil {
 		return err
 	}
 	if l.decisions != nil {
-		if err := l.decisions.follow(ctx, next); err != nil {
+		if err := l.decisions.follow(ctx, next, in.files.read); err != nil {
 			next.close()
 			return err
 		}
@@ -145,10 +153,10 @@ func exemptionEnds(c *config.Config) map[string]time.Time {
 }
 
 // fingerprint changes with the policies, the configuration, and the content of every file that it names.
-func fingerprint(source policy.Source, c *config.Config) (string, error) {
-	all := c.Text
-	for _, file := range c.Files() {
-		text, err := os.ReadFile(file)
+func (in *inputs) fingerprint(source policy.Source) (string, error) {
+	all := in.config.Text
+	for _, file := range in.config.Files() {
+		text, err := in.files.read(file)
 		if err != nil {
 			return "", fmt.Errorf("read a file that the configuration names: %w", err)
 		}

@@ -46,9 +46,18 @@ type outside struct {
 
 	cacheBytes int64 // most that the cache may have of the memory, whatever the configuration says; 0 is no bound
 
+	readFile func(name string) ([]byte, error) // reads what the configuration names; nil is os.ReadFile
+
 	kubernetes pullsecrets.Config // where pull secrets are read; zero is what a pod is given
 	log        *slog.Logger       // told of what could not be read from outside; nil tells nobody
 	tracer     *trace.Tracer      // nil traces nothing
+}
+
+func (out outside) read(name string) ([]byte, error) {
+	if out.readFile == nil {
+		return os.ReadFile(name)
+	}
+	return out.readFile(name)
 }
 
 // newGeneration connects the packages. It reports every mistake of configuration and policies.
@@ -225,7 +234,7 @@ func evidenceConfig(c *config.Config, out outside, trust *signature.Trust) (evid
 			if file == "" {
 				continue
 			}
-			text, err := os.ReadFile(file)
+			text, err := out.read(file)
 			errs = append(errs, err)
 			fmt.Fprintf(h, "\x00%d ", len(text))
 			h.Write(text)
@@ -286,6 +295,7 @@ func checkRuleNames(c *config.Config, rules []webhook.Rule) error {
 func registryConfig(c *config.Config, out outside) registry.Config {
 	rc := registry.Config{
 		Limits: registryLimits(c), Observe: out.request, DialContext: out.dial, Now: out.now, Budget: out.budget,
+		ReadFile: out.readFile,
 	}
 	for _, r := range c.Registries {
 		rc.Hosts = append(rc.Hosts, registry.Host{
@@ -305,7 +315,7 @@ func registryLimits(c *config.Config) registry.Limits {
 
 func trustConfig(c *config.Config, out outside) signature.TrustConfig {
 	tc := signature.TrustConfig{
-		Signers: map[string]signature.Signer{}, Now: out.now, Before: out.trust, TUF: signature.TUF{URL: c.TUF.URL, RootFile: c.TUF.Root},
+		Signers: map[string]signature.Signer{}, Now: out.now, Before: out.trust, ReadFile: out.readFile, TUF: signature.TUF{URL: c.TUF.URL, RootFile: c.TUF.Root},
 		Report: func(what string, err error) {
 			if out.log != nil {
 				out.log.Warn("trust material could not be read from outside", "what", what, "error", err)

@@ -88,6 +88,17 @@ func TestTrustReloads(t *testing.T) {
 		must(t, os.WriteFile(keyFile, []byte(teamPEM), 0o600))
 		after(t, "the old key", nil)
 	})
+	t.Run("another key for a moment", func(t *testing.T) {
+		for i := range 8 {
+			must(t, os.WriteFile(keyFile, []byte(teamPEM), 0o600))
+			time.Sleep(time.Duration(100+2*i) * time.Millisecond) // about when it is read again
+			must(t, os.WriteFile(keyFile, []byte(otherPEM), 0o600))
+			time.Sleep(20 * time.Millisecond)
+			must(t, os.WriteFile(keyFile, []byte(teamPEM), 0o600))
+			time.Sleep(300 * time.Millisecond) // the last change has been seen
+			after(t, "the key that stayed", nil)
+		}
+	})
 	t.Run("another root in the file", func(t *testing.T) {
 		s.writeRoot(t, s.stranger)
 		after(t, "the new root", map[string]want{"release": denied("not signed by release (found: 1 signature by an authority that is not trusted)")})

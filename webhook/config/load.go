@@ -210,7 +210,8 @@ func (c *Config) Files() []string {
 	for i := range c.Policies.Bundles {
 		files = append(files, c.Policies.Bundles[i].files()...)
 	}
-	return slices.DeleteFunc(files, func(file string) bool { return file == "" })
+	slices.Sort(files)
+	return slices.DeleteFunc(slices.Compact(files), func(file string) bool { return file == "" })
 }
 
 func matchesAny(globs []string, name string) bool {

@@ -32,7 +32,7 @@ func newClient(config Config) (*client, error) {
 	if err := c.token.Check(); err != nil {
 		return nil, err
 	}
-	transport, err := endpoint.Transport(config.CAFile)
+	transport, err := endpoint.Transport(config.CAFile, config.ReadFile)
 	if err != nil {
 		return nil, err
 	}

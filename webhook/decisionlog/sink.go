@@ -39,6 +39,8 @@ type Config struct {
 	MaxBytes  int64         // of events that wait; the oldest are dropped for more
 	Pause     time.Duration // after the first failure, doubled with each further one; 0 is a second
 
+	ReadFile func(name string) ([]byte, error) // reads CAFile; nil is os.ReadFile
+
 	Observe func(result string, events int) // told what became of events: sent or dropped; nil tells nobody
 	Log     *slog.Logger
 }

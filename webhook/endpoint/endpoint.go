@@ -15,8 +15,8 @@ import (
 )
 
 // Transport gives connections to one service, whose certificate must come from an authority in a PEM file; "" is those of
-// the system. It goes by the proxies of the environment.
-func Transport(caFile string) (*http.Transport, error) {
+// the system. The file is read by readFile, or by os.ReadFile when that is nil. It goes by the proxies of the environment.
+func Transport(caFile string, readFile func(name string) ([]byte, error)) (*http.Transport, error) {
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 10 * time.Second,
@@ -25,7 +25,10 @@ func Transport(caFile string) (*http.Transport, error) {
 	if caFile == "" {
 		return t, nil
 	}
-	authorities, err := os.ReadFile(caFile)
+	if readFile == nil {
+		readFile = os.ReadFile
+	}
+	authorities, err := readFile(caFile)
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}

@@ -49,7 +49,7 @@ func TestEndpoint(t *testing.T) {
 	ca := write(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
 	token := write(t, "first\n")
 	ask := func(caFile string) error {
-		transport, err := Transport(caFile)
+		transport, err := Transport(caFile, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +107,7 @@ func TestRefused(t *testing.T) {
 		t.Errorf("no token is wanted: %v", err)
 	}
 	for name, file := range map[string]string{"ca: ": filepath.Join(t.TempDir(), "none"), "holds no certificate in PEM": write(t, "x")} {
-		if _, err := Transport(file); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := Transport(file, nil); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("got %v, want %q", err, name)
 		}
 	}

@@ -25,6 +25,8 @@ type HTTPConfig struct {
 	URL       string // https, or http on the loopback interface; without credentials, query and fragment
 	CAFile    string // PEM; the server's certificate must come from one of these. "" is the system's
 	TokenFile string // a bearer token, read for every request; "" is none
+
+	ReadFile func(name string) ([]byte, error) // reads CAFile; nil is os.ReadFile
 }
 
 const (
@@ -68,7 +70,7 @@ func isLoopback(host string) bool {
 
 // connect makes the client. Who answers for the host may lead elsewhere on it, and nowhere else: the token goes along.
 func (h *httpSource) connect() error {
-	transport, err := endpoint.Transport(h.config.CAFile)
+	transport, err := endpoint.Transport(h.config.CAFile, h.config.ReadFile)
 	if err != nil {
 		return err
 	}

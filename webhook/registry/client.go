@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -41,12 +42,15 @@ func New(config Config) (*Client, error) {
 		c.now = time.Now
 	}
 	problems := []error{config.Limits.check()}
-	n := network{dial: config.DialContext, proxy: config.Proxy, timeout: c.limits.Timeout, now: c.now}
+	n := network{dial: config.DialContext, proxy: config.Proxy, timeout: c.limits.Timeout, now: c.now, readFile: config.ReadFile}
 	if n.dial == nil {
 		n.dial = filteringDialer(n.timeout, nil)
 	}
 	if n.proxy == nil {
 		n.proxy = http.ProxyFromEnvironment
+	}
+	if n.readFile == nil {
+		n.readFile = os.ReadFile
 	}
 	for _, entry := range config.Hosts {
 		h, err := newHost(entry, n)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"time"
 
@@ -34,6 +33,8 @@ type Config struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// Now is the clock by which tokens expire; nil is time.Now.
 	Now func() time.Time
+	// ReadFile reads the files of the hosts, in New; nil is os.ReadFile.
+	ReadFile func(name string) ([]byte, error)
 }
 
 // A Budget lets so many answers be read at the same time that are larger than 256 KiB, which few manifests and configs of
@@ -46,7 +47,7 @@ func NewBudget(answers int) Budget { return make(Budget, answers) }
 // defaultBudget keeps large answers to 64 MiB with the default limits.
 const defaultBudget = 8
 
-// A Host is one registry. Its files are read once, by New.
+// A Host is one registry.
 type Host struct {
 	Host string // as it stands in references: "registry.corp.example:5000", "docker.io"
 
@@ -135,9 +136,9 @@ func newHost(config Host, n network) (*host, error) {
 			problem(fmt.Errorf("tokenHosts, blobHosts: %s: %w", webhook.Quote(other), err))
 		}
 	}
-	authorities, err := config.authorityPEM()
+	authorities, err := config.authorityPEM(n.readFile)
 	problem(err)
-	h.credentials, err = config.readCredentials()
+	h.credentials, err = config.readCredentials(n.readFile)
 	problem(err)
 	if problems != nil {
 		return nil, errors.Join(problems...)
@@ -165,14 +166,14 @@ func checkHostName(name string) error {
 }
 
 // authorityPEM gives what CAFile or CAPEM hold, checked; nil means the system's authorities.
-func (config Host) authorityPEM() ([]byte, error) {
+func (config Host) authorityPEM(readFile func(name string) ([]byte, error)) ([]byte, error) {
 	encoded, source := config.CAPEM, "the ca"
 	switch {
 	case config.CAFile != "" && config.CAPEM != nil:
 		return nil, errors.New("CAFile and CAPEM are both given; give one")
 	case config.CAFile != "":
 		var err error
-		if encoded, err = os.ReadFile(config.CAFile); err != nil {
+		if encoded, err = readFile(config.CAFile); err != nil {
 			return nil, fmt.Errorf("ca: %w", err)
 		}
 		source = "ca " + config.CAFile

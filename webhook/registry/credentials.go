@@ -5,7 +5,6 @@ import (
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -46,7 +45,7 @@ func (c credentials) secrets() []string {
 	return all
 }
 
-func (config Host) readCredentials() (credentials, error) {
+func (config Host) readCredentials(readFile func(name string) ([]byte, error)) (credentials, error) {
 	var own, shared credentials
 	var err error
 	if config.Credentials != nil {
@@ -57,7 +56,7 @@ func (config Host) readCredentials() (credentials, error) {
 	if config.CredentialsFile == "" {
 		return own, nil
 	}
-	data, err := os.ReadFile(config.CredentialsFile)
+	data, err := readFile(config.CredentialsFile)
 	if err == nil {
 		if shared, err = parseCredentials(data, config.Host); err == nil {
 			return append(own, shared...), nil

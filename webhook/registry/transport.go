@@ -52,6 +52,8 @@ type network struct {
 	proxy   func(*http.Request) (*url.URL, error)
 	timeout time.Duration
 	now     func() time.Time
+
+	readFile func(name string) ([]byte, error)
 }
 
 var (

@@ -40,7 +40,7 @@ func (l *loader) kms(uri string) (source[*key], error) {
 
 // tuf gives the trusted root of the repository, which is read behind.
 func (l *loader) tuf() (source[*trustedRoot], error) {
-	read, err := tufRoot(l.config.TUF, l.config.Now)
+	read, err := tufRoot(l.config.TUF, l.config.ReadFile, l.config.Now)
 	if err != nil {
 		return nil, err
 	}

@@ -27,12 +27,14 @@ type TrustConfig struct {
 	Now     func() time.Time
 	Report  func(what string, err error) // told when something could not be read from outside; may be nil
 	Before  *Trust                       // what it has from outside is used until it was read again; nil at first
+
+	ReadFile func(name string) ([]byte, error) // reads the files of signers and of TUF, in NewTrust; nil is os.ReadFile
 }
 
 // A Signer is whose signatures count: one of a key (KeyPEM, KeyFile, KMS) and an identity (Keyless).
 type Signer struct {
 	KeyPEM  string // PEM of a public key
-	KeyFile string // file with the same, read by NewTrust
+	KeyFile string // file with the same
 	KMS     string // awskms://, azurekms://, gcpkms://, hashivault://; the public key is read behind requests
 	Keyless *Identity
 
@@ -80,6 +82,9 @@ type Trust struct {
 func NewTrust(ctx context.Context, config TrustConfig) (*Trust, error) {
 	if config.Now == nil {
 		return nil, errors.New("signature.TrustConfig.Now is missing")
+	}
+	if config.ReadFile == nil {
+		config.ReadFile = os.ReadFile
 	}
 	t := &Trust{signers: make(map[string]*signer, len(config.Signers)), now: config.Now, outside: map[string]outside{},
 		reading: make(chan struct{}, allAttestations)}
@@ -191,7 +196,7 @@ func (l *loader) key(s Signer) (source[*key], error) {
 	}
 	if s.KeyFile != "" {
 		var err error
-		if encoded, err = os.ReadFile(s.KeyFile); err != nil {
+		if encoded, err = l.config.ReadFile(s.KeyFile); err != nil {
 			return nil, fmt.Errorf("key file: %w", err)
 		}
 	}
@@ -214,7 +219,7 @@ func (l *loader) root(name string) (source[*trustedRoot], error) {
 			return nil, err
 		}
 	} else {
-		text, err := os.ReadFile(name)
+		text, err := l.config.ReadFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("trusted root: %w", err)
 		}

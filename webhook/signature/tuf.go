@@ -52,7 +52,7 @@ type tufState struct {
 // there at once, as a provisional value; it is held against root.json like anything else, so the directory is not
 // trusted.
 func tufRoot(
-	config TUF, now func() time.Time,
+	config TUF, readFile func(name string) ([]byte, error), now func() time.Time,
 ) (read func(ctx context.Context) (*trustedRoot, time.Time, error), err error) {
 	t := &tufReader{url: config.URL, dir: config.Dir, now: now, client: outsideClient()}
 	if t.url == "" {
@@ -63,7 +63,7 @@ func tufRoot(
 	if _, err := outsideURL(t.url); err != nil {
 		problems = append(problems, fmt.Errorf("tuf: url: %w", err))
 	}
-	if t.anchor, err = tufAnchor(config.RootFile); err != nil {
+	if t.anchor, err = tufAnchor(config.RootFile, readFile); err != nil {
 		problems = append(problems, fmt.Errorf("tuf: root file: %w", err))
 	}
 	if t.dir != "" {
@@ -77,11 +77,11 @@ func tufRoot(
 	return t.read, nil
 }
 
-func tufAnchor(file string) ([]byte, error) {
+func tufAnchor(file string, readFile func(name string) ([]byte, error)) ([]byte, error) {
 	if file == "" {
 		return sigstoretuf.DefaultRoot(), nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := readFile(file)
 	switch {
 	case err != nil:
 		return nil, err
