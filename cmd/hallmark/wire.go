@@ -277,7 +277,7 @@ func checkRuleNames(c *config.Config, rules []webhook.Rule) error {
 		names[i] = r.Name
 	}
 	var errs []error
-	for name := range c.Rules {
+	for _, name := range slices.Sorted(maps.Keys(c.Rules)) {
 		if !known(name) {
 			errs = append(errs, fmt.Errorf("rules: there is no rule %q; the rules are %q", name, names))
 		}

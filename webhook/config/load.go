@@ -194,7 +194,7 @@ func (c *Config) Mode(rule, namespace string) webhook.Mode {
 	return mode
 }
 
-// Files lists the files that the configuration names: what they hold is part of it.
+// Files lists the files that the configuration names, each once and in order: what they hold is part of it.
 func (c *Config) Files() []string {
 	var files []string
 	for _, r := range c.Registries {
