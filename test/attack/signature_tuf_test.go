@@ -180,6 +180,22 @@ func TestTUFOffline(t *testing.T) {
 			eventually(t, "what was proved", func() bool { return s.admit(t, s.pod(image(keyless.ref()))).Allowed })
 		})
 	})
+	t.Run("another root.json", func(t *testing.T) {
+		repository := newTUF(t, target, time.Now().Add(time.Hour))
+		s.fixture(t, repository.tufTrust(""))
+		s.served(t, func() {
+			_, keyless := s.signedBoth(t, layers)
+			eventually(t, "the root", func() bool { return s.admit(t, s.pod(image(keyless.ref()))).Allowed })
+			first, err := os.ReadFile(repository.root)
+			must(t, err)
+			stranger := newTUF(t, target, time.Now().Add(time.Hour))
+			must(t, os.WriteFile(repository.root, stranger.files["1.root.json"], 0o600))
+			eventually(t, "the end of what the first one proved", func() bool { return !s.admit(t, s.pod(image(keyless.ref()))).Allowed })
+			keyless.judge(unrooted())
+			must(t, os.WriteFile(repository.root, first, 0o600))
+			eventually(t, "the first one again", func() bool { return s.admit(t, s.pod(image(keyless.ref()))).Allowed })
+		})
+	})
 	t.Run("expires", func(t *testing.T) {
 		repository := newTUF(t, target, time.Now().Add(8*time.Second))
 		s.fixture(t, repository.tufTrust(""))

@@ -2,7 +2,10 @@ package signature
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/hallmark-admission/hallmark/webhook"
 )
 
 // What comes from outside is read again after these times: a key that is rotated in its KMS, or a log that is added to a
@@ -40,13 +43,15 @@ func (l *loader) kms(uri string) (source[*key], error) {
 
 // tuf gives the trusted root of the repository, which is read behind.
 func (l *loader) tuf() (source[*trustedRoot], error) {
-	read, err := tufRoot(l.config.TUF, l.config.ReadFile, l.config.Now)
+	reader, err := newTUFReader(l.config.TUF, l.config.ReadFile, l.config.Now)
 	if err != nil {
 		return nil, err
 	}
-	what := "the trusted root by TUF " + l.config.TUF.URL + " " + l.config.TUF.RootFile
+	// What another root.json has proved is nothing to this one.
+	what := fmt.Sprintf("the trusted root by TUF from %s, which begins with the root.json %s",
+		reader.url, webhook.ShortDigest(webhook.DigestOf(reader.anchor)))
 	return follow(l, tufEvery, what, func(ctx context.Context) (*trustedRoot, time.Time, error) {
-		trusted, expires, err := read(ctx)
+		trusted, expires, err := reader.read(ctx)
 		if trusted != nil {
 			bounded := *trusted
 			bounded.until = expires

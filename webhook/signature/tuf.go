@@ -45,21 +45,15 @@ type tufState struct {
 	root     *trustedRoot
 }
 
-// tufRoot checks the configuration and gives what startFetching reads the trusted root with.
-//
-// A reading follows the repository from root.json to the target, and refuses what is older than what was seen. The
-// root expires with the first of the metadata that vouch for it. With a directory, the first reading gives what is kept
-// there at once, as a provisional value; it is held against root.json like anything else, so the directory is not
-// trusted.
-func tufRoot(
-	config TUF, readFile func(name string) ([]byte, error), now func() time.Time,
-) (read func(ctx context.Context) (*trustedRoot, time.Time, error), err error) {
+// newTUFReader checks the configuration.
+func newTUFReader(config TUF, readFile func(name string) ([]byte, error), now func() time.Time) (*tufReader, error) {
 	t := &tufReader{url: config.URL, dir: config.Dir, now: now, client: outsideClient()}
 	if t.url == "" {
 		t.url = sigstoretuf.DefaultMirror
 	}
 	t.url = strings.TrimSuffix(t.url, "/")
 	var problems []error
+	var err error
 	if _, err := outsideURL(t.url); err != nil {
 		problems = append(problems, fmt.Errorf("tuf: url: %w", err))
 	}
@@ -74,7 +68,7 @@ func tufRoot(
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	return t.read, nil
+	return t, nil
 }
 
 func tufAnchor(file string, readFile func(name string) ([]byte, error)) ([]byte, error) {
@@ -94,6 +88,9 @@ func tufAnchor(file string, readFile func(name string) ([]byte, error)) ([]byte,
 	return text, nil
 }
 
+// read follows the repository from root.json to the target, and refuses what is older than what was seen. The root
+// expires with the first of the metadata that vouch for it. With a directory, the first reading gives what is kept there
+// at once, as a provisional value; it is held against root.json like anything else, so the directory is not trusted.
 func (t *tufReader) read(ctx context.Context) (*trustedRoot, time.Time, error) {
 	if !t.asked {
 		t.asked = true

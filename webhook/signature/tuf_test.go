@@ -37,9 +37,9 @@ func newTUFWorld(t *testing.T) *tufWorld {
 // restart forgets what is not on disk.
 func (w *tufWorld) restart() {
 	w.t.Helper()
-	var err error
-	w.read, err = tufRoot(w.config, os.ReadFile, func() time.Time { return w.clock })
+	reader, err := newTUFReader(w.config, os.ReadFile, func() time.Time { return w.clock })
 	w.must(err)
+	w.read = reader.read
 }
 
 // want reads once. A provisional value is told by fromDisk.
@@ -296,7 +296,7 @@ func TestTUFConfig(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := tufRoot(TUF{URL: "http://tuf.example.com", RootFile: file, Dir: file}, os.ReadFile, time.Now)
+	_, err := newTUFReader(TUF{URL: "http://tuf.example.com", RootFile: file, Dir: file}, os.ReadFile, time.Now)
 	if err == nil {
 		t.Fatal("got no error")
 	}
@@ -307,10 +307,10 @@ func TestTUFConfig(t *testing.T) {
 			t.Errorf("got %v\nwant %q", err, want)
 		}
 	}
-	if _, err := tufRoot(TUF{RootFile: filepath.Join(dir, "missing")}, os.ReadFile, time.Now); !errors.Is(err, os.ErrNotExist) {
+	if _, err := newTUFReader(TUF{RootFile: filepath.Join(dir, "missing")}, os.ReadFile, time.Now); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := tufRoot(TUF{}, os.ReadFile, time.Now); err != nil {
+	if _, err := newTUFReader(TUF{}, os.ReadFile, time.Now); err != nil {
 		t.Errorf("the public-good instance: %v", err)
 	}
 }
