@@ -49,9 +49,12 @@ e2e: ## Test the webhook behind a real API server; the first time builds Kuberne
 e2e-node: ## Install the chart on a real Kubernetes node, as root on Debian; apart from namespaces of its own nothing is touched
 	go run ./test/suites -strict e2e-node
 
+# The modules with code beside the product's.
+MODULES := $(addprefix test/,chart cluster cosign distribution pinned release)
+
 .PHONY: lint
-lint: bin/.tools ## Build the tools of test/tools and run golangci-lint, actionlint and govulncheck
-	bin/golangci-lint run ./...
+lint: bin/.tools ## Build the tools of test/tools and run golangci-lint on every module, actionlint and govulncheck
+	@for module in . $(MODULES); do (cd $$module && $(CURDIR)/bin/golangci-lint run ./...) || exit 1; done
 	bin/actionlint
 	@bin/govulncheck ./...; case $$? in \
 		0) ;; \

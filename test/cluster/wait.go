@@ -65,7 +65,7 @@ func (c *Cluster) poll(ctx context.Context, name string, check func(context.Cont
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w (last answer: %v)\n%s", name, context.Cause(ctx), err, c.Tail(name))
+			return fmt.Errorf("wait for %s: %w (last answer: %w)\n%s", name, context.Cause(ctx), err, c.Tail(name))
 		}
 	}
 }

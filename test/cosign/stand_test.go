@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hallmark-admission/hallmark/test/pinned"
 )
 
 // programs are the paths of those under test, and of what they are tested with.
@@ -39,13 +41,8 @@ func buildPrograms(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	programs.stand = filepath.Join(dir, "stand")
-	build := exec.CommandContext(ctx, "go", "build", "-o", programs.stand, "./test/cosign/testdata/stand/main.go",
-		"./test/cosign/testdata/stand/sigstore.go")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the stand: %w\n%s", err, out)
-	}
-	return nil
+	return pinned.BuildOurs(ctx, filepath.Join("..", ".."), programs.stand,
+		"./test/cosign/testdata/stand/main.go", "./test/cosign/testdata/stand/sigstore.go")
 }
 
 // environment has no proxy variables for loopback, and for all else a proxy that is not there: nothing leaves the machine.

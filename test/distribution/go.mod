@@ -8,6 +8,7 @@ tool github.com/distribution/distribution/v3/cmd/registry
 require (
 	github.com/evanphx/json-patch/v5 v5.9.11
 	github.com/google/go-containerregistry v0.22.1
+	github.com/hallmark-admission/hallmark/test/pinned v0.0.0
 	golang.org/x/crypto v0.58.0
 )
 
@@ -119,3 +120,5 @@ require (
 	google.golang.org/protobuf v1.36.11 // indirect
 	gotest.tools/v3 v3.5.2 // indirect
 )
+
+replace github.com/hallmark-admission/hallmark/test/pinned => ../pinned

@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hallmark-admission/hallmark/test/pinned"
 )
 
 // programs are the paths of those under test.
@@ -47,12 +49,7 @@ func buildPrograms(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	programs.hallmark = filepath.Join(dir, "hallmark")
-	build := exec.CommandContext(ctx, "go", "build", "-o", programs.hallmark, "./cmd/hallmark")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build hallmark: %w\n%s", err, out)
-	}
-	return nil
+	return pinned.BuildOurs(ctx, filepath.Join("..", ".."), programs.hallmark, "./cmd/hallmark")
 }
 
 // process is a program that runs, and what it has said.
@@ -94,7 +91,7 @@ func start(t *testing.T, command *exec.Cmd, found func(line []byte) bool) *proce
 			}
 			if err != nil {
 				if !errors.Is(err, io.EOF) {
-					err = errors.Join(err, command.Process.Kill())
+					_ = command.Process.Kill()
 				}
 				p.exited <- command.Wait()
 				return

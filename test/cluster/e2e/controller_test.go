@@ -392,7 +392,7 @@ func (r *release) waitActive() {
 			return fmt.Errorf("a good pod is not pinned: %s", got)
 		}
 		if _, err := r.try(r.Context(), foreignImage); !apierrors.IsForbidden(err) {
-			return fmt.Errorf("a bad pod is not refused: %v", err)
+			return fmt.Errorf("a bad pod is not refused: %w", err)
 		}
 		return nil
 	})
@@ -545,7 +545,7 @@ func (r *release) owned() {
 		r.Fatalf("nothing bears the controller's name: %v", found.ManagedFields)
 	}
 	for _, field := range []string{"f:failurePolicy", "f:namespaceSelector", "f:service", "f:timeoutSeconds"} {
-		if bytes.Contains(found.ManagedFields[i].FieldsV1.Raw, []byte(field)) {
+		if bytes.Contains(found.ManagedFields[i].FieldsV1.GetRawBytes(), []byte(field)) {
 			r.Errorf("the controller took %s over", field)
 		}
 	}
