@@ -70,6 +70,7 @@ type container struct {
 	image         string
 	command, args []string
 	env           []envVar
+	envFrom       []string // prefixes of variables that Secrets and ConfigMaps set as a whole
 	security      securityContext
 	restartPolicy string
 }
@@ -108,7 +109,7 @@ var (
 	metadataMembers = members("name", "generateName", "labels", "annotations")
 	specMembers     = members("initContainers", "containers", "ephemeralContainers", "volumes", "securityContext", "os",
 		"imagePullSecrets", "serviceAccountName", "serviceAccount")
-	containerMembers = members("name", "image", "command", "args", "env", "securityContext", "restartPolicy")
+	containerMembers = members("name", "image", "command", "args", "env", "envFrom", "securityContext", "restartPolicy")
 	envMembers       = members("name", "value", "valueFrom")
 	securityMembers  = members("runAsUser", "runAsNonRoot", "windowsOptions", "privileged")
 	volumeMembers    = members("name", "image")
@@ -232,6 +233,12 @@ func (c *container) read(d *decoder) error {
 				var e envVar
 				err := e.read(d)
 				c.env = append(c.env, e)
+				return err
+			})
+		case "envFrom":
+			err = d.array(func(int) error {
+				prefix, err := d.member("prefix")
+				c.envFrom = append(c.envFrom, prefix)
 				return err
 			})
 		case "securityContext":

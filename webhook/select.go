@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -82,10 +83,10 @@ func (s *selection) add(image *Image) {
 func (s *selection) container(list string, i int, c *container, agent bool) {
 	where := list + "[" + nameOr(c.name, i) + "]"
 	pointer := s.base + "/" + list + "/" + strconv.Itoa(i)
-	builder, isBuilder := builderOf(c)
+	found := buildersOf(c)
 	role := roleOf(list, i, c, agent)
 	outer := role
-	if isBuilder && role != RoleEphemeral {
+	if len(found) > 0 && role != RoleEphemeral {
 		outer = RoleBuilder
 	}
 	source := imageSource{security: c.security, pod: s.object.spec.security, windows: s.object.spec.os == "windows"}
@@ -93,13 +94,8 @@ func (s *selection) container(list string, i int, c *container, agent bool) {
 		s.add(&Image{Where: where, Pointer: pointer + "/image", Role: outer, Text: c.image, source: source})
 	}
 	inner := imageSource{inner: true}
-	for _, e := range c.env {
-		if e.name == "CODER_INNER_USERNAME" {
-			inner.innerUser = e.value()
-			if e.indirect {
-				inner.innerUser = "(from a Secret or ConfigMap)"
-			}
-		}
+	for _, b := range found {
+		inner.innerUser = cmp.Or(inner.innerUser, b.user(c))
 	}
 	for j, e := range c.env {
 		if !slices.Contains(s.env.Names, e.name) || !e.indirect && e.value() == "" || e.indirect && s.env.AllowUnresolved {
@@ -110,62 +106,167 @@ func (s *selection) container(list string, i int, c *container, agent bool) {
 			Role: role, Text: e.value(), source: inner,
 		}
 		if e.indirect {
-			image.Error = "the image comes from a Secret or ConfigMap and cannot be seen here; write it as a plain value"
+			image.Error = unseen
 		}
 		s.add(image)
 	}
-	if isBuilder {
-		s.arguments(where, pointer+"/command", c.command, builder, Image{Role: role, source: inner})
-		s.arguments(where, pointer+"/args", c.args, builder, Image{Role: role, source: inner})
+	for _, b := range found {
+		s.arguments(c.arguments(pointer), b, Image{Where: where, Role: role, source: inner})
+		for _, name := range b.variables {
+			if slices.Contains(s.env.Names, name) && c.mayHide(name) && !s.env.AllowUnresolved {
+				s.add(&Image{Where: where + ".env[" + name + "]", Pointer: pointer + "/envFrom", Role: role, Error: unseen, source: inner})
+			}
+		}
 	}
+}
+
+// unseen is why the image of a variable is refused.
+const unseen = "the image comes from a Secret or ConfigMap and cannot be seen here; write it as a plain value"
+
+// mayHide says that a variable may come from a Secret or ConfigMap that is taken as a whole. What env says counts before.
+func (c *container) mayHide(name string) bool {
+	return slices.ContainsFunc(c.envFrom, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) &&
+		!slices.ContainsFunc(c.env, func(e envVar) bool { return e.name == name })
+}
+
+// user is as whom the builder is told to start its image, "" when it is not told. The flag counts before the variable, and
+// the last before others.
+func (b builder) user(c *container) string {
+	const hidden = "(from a Secret or ConfigMap)"
+	user := ""
+	if b.userVariable == "" {
+		return ""
+	}
+	if c.mayHide(b.userVariable) {
+		user = hidden
+	}
+	for _, e := range c.env {
+		if e.name == b.userVariable {
+			user = e.value()
+			if e.indirect {
+				user = hidden
+			}
+		}
+	}
+	args := slices.Concat(c.command, c.args)
+	for i, arg := range args {
+		flag, value, joined := strings.Cut(arg, "=")
+		switch {
+		case flag != b.userFlag:
+		case joined:
+			user = value
+		case i+1 < len(args):
+			user = args[i+1]
+		}
+	}
+	return user
+}
+
+// An argument of a container, and where it stands in the object.
+type argument struct{ text, pointer string }
+
+// arguments are those of the command and of args, which follow each other when the container runs.
+func (c *container) arguments(pointer string) []argument {
+	all := make([]argument, 0, len(c.command)+len(c.args))
+	for i, text := range c.command {
+		all = append(all, argument{text, pointer + "/command/" + strconv.Itoa(i)})
+	}
+	for i, text := range c.args {
+		all = append(all, argument{text, pointer + "/args/" + strconv.Itoa(i)})
+	}
+	return all
 }
 
 // A builder is a program that starts or builds another image inside its container.
 type builder struct {
 	name      string   // of the program, and part of the names of its images
 	envPrefix string   // of its env variables
+	variables []string // that name an image
 	flags     []string // that take an image
+
+	userVariable, userFlag string // that say as whom the image is started; "" for none
 }
 
 // builders: the flags and variables are those of github.com/coder/envbox (cli/docker.go) and
 // github.com/coder/envbuilder (options/options.go).
 var builders = [...]builder{
-	{name: "envbox", envPrefix: "CODER_INNER_", flags: []string{"--image", "--inner-image"}},
-	{name: "envbuilder", envPrefix: "ENVBUILDER_", flags: []string{"--fallback-image"}},
+	{
+		name: "envbox", envPrefix: "CODER_INNER_", variables: []string{"CODER_INNER_IMAGE"}, flags: []string{"--image", "--inner-image"},
+		userVariable: "CODER_INNER_USERNAME", userFlag: "--username",
+	},
+	{
+		name: "envbuilder", envPrefix: "ENVBUILDER_", variables: []string{"ENVBUILDER_FALLBACK_IMAGE", "FALLBACK_IMAGE"},
+		flags: []string{"--fallback-image"},
+	},
 }
 
-// builderOf recognises a builder by its image, its command or its variables. A builder that hides all three is not
+// mayHide says that an argument, which is no flag as it stands, may be one when it is run: Kubernetes puts variables in the
+// place of "$(NAME)", and scripts are not read here.
+func (b builder) mayHide(arg string) bool {
+	before, _, expanded := strings.Cut(arg, "$(")
+	for _, flag := range append(b.flags, b.userFlag) {
+		if flag != "" && (expanded && strings.HasPrefix(flag+"=", before) || mentions(arg, flag, "= \t\n\"'\\$")) {
+			return true
+		}
+	}
+	for _, name := range append(b.variables, b.userVariable) {
+		if name != "" && mentions(arg, name, "=") {
+			return true
+		}
+	}
+	return false
+}
+
+// mentions says that a word stands in a text in front of one of the characters.
+func mentions(text, word, next string) bool {
+	for {
+		_, after, found := strings.Cut(text, word)
+		if !found {
+			return false
+		}
+		if after != "" && strings.Contains(next, after[:1]) {
+			return true
+		}
+		text = after
+	}
+}
+
+// buildersOf recognises builders by the image, the command or the variables of a container. One that hides all three is not
 // recognised, but its own image still has to be an approved one.
-func builderOf(c *container) (builder, bool) {
+func buildersOf(c *container) (found []builder) {
 	for _, b := range builders {
 		named := strings.Contains(path.Base(c.image), b.name)
 		called := len(c.command) > 0 && path.Base(c.command[0]) == b.name
-		configured := slices.ContainsFunc(c.env, func(e envVar) bool { return strings.HasPrefix(e.name, b.envPrefix) })
+		configured := slices.ContainsFunc(c.env, func(e envVar) bool { return strings.HasPrefix(e.name, b.envPrefix) }) ||
+			slices.ContainsFunc(c.envFrom, func(prefix string) bool { return strings.HasPrefix(prefix, b.envPrefix) })
 		if named || called || configured {
-			return b, true
+			found = append(found, b)
 		}
 	}
-	return builder{}, false
+	return found
 }
 
-// arguments finds "--flag=REF" and "--flag REF".
-func (s *selection) arguments(where, pointer string, args []string, b builder, template Image) {
+// arguments finds "--flag=REF" and "--flag REF", and refuses what may turn out to be one.
+func (s *selection) arguments(args []argument, b builder, template Image) {
 	for i, arg := range args {
-		flag, value, joined := strings.Cut(arg, "=")
-		if !slices.Contains(b.flags, flag) {
-			continue
-		}
+		flag, value, joined := strings.Cut(arg.text, "=")
 		image := template
-		image.Where = where + ".arg[" + flag + "]"
 		switch {
+		case !slices.Contains(b.flags, flag):
+			if flag == b.userFlag || s.env.AllowUnresolved || !b.mayHide(arg.text) {
+				continue
+			}
+			flag = b.flags[0]
+			image.Error = "an image or a user may be hidden in this argument; give each in one of its own, as in " + flag + "=REF"
 		case joined:
 			image.prefix, image.Text = flag+"=", value
 		case i+1 < len(args):
-			i, image.Text = i+1, args[i+1]
+			arg = args[i+1]
+			image.Text = arg.text
 		default:
 			continue
 		}
-		image.Pointer = pointer + "/" + strconv.Itoa(i)
+		image.Where, image.Pointer = template.Where+".arg["+flag+"]", arg.pointer
 		s.add(&image)
 	}
 }

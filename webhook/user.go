@@ -85,10 +85,17 @@ func userFromImage(image *Image) User {
 // the kubelet nor a patch can set a number there.
 func vouched(user User, image *Image) User {
 	golden := image.Entry.Golden
-	if image.source.inner && !user.Root && !user.Verifiable && golden != nil && golden.UID != nil && *golden.UID != 0 {
+	if image.source.inner && isPlainName(user.Effective) && !user.Root && !user.Verifiable && golden != nil && golden.UID != nil && *golden.UID != 0 {
 		user.Verifiable, user.Source = true, "catalogue"
 	}
 	return user
+}
+
+// isPlainName says that a user name can be one: a variable of Kubernetes stands for any, and so does what cannot be seen.
+func isPlainName(name string) bool {
+	return strings.IndexFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_.-", r)
+	}) < 0
 }
 
 func (u User) badness() int {

@@ -39,6 +39,7 @@ func TestEveryPlaceOfAnImage(t *testing.T) {
 	w := newWorld(t, registrytest.Config{}, nil)
 	const bad = "evil.example/x:v1.0.0"
 	env := func(name, value string) []any { return []any{object{"name": name, "value": value}} }
+	whole := func(prefix string) []any { return []any{object{"prefix": prefix, "configMapRef": object{"name": "c"}}} }
 	dev := func(set ...func(object)) []any {
 		c := w.container("dev", "golden/coder:v1.0.0")
 		c["securityContext"] = object{"runAsUser": 1000}
@@ -67,6 +68,21 @@ func TestEveryPlaceOfAnImage(t *testing.T) {
 			"containers[dev]: arg --fallback-image "},
 		"env from a secret": {with("containers", dev(with("env", []any{object{"name": "CODER_INNER_IMAGE",
 			"valueFrom": object{"secretKeyRef": object{"name": "s", "key": "k"}}}}))), "comes from a Secret or ConfigMap"},
+		"env from a whole ConfigMap": {with("containers", dev(with("command", []any{"/envbox", "docker"}), with("envFrom", whole("")))),
+			"containers[dev]: env CODER_INNER_IMAGE: reference: the image comes from a Secret or ConfigMap"},
+		"env from a whole ConfigMap, by its prefix": {with("containers", dev(with("envFrom", whole("CODER_INNER_")))), "env CODER_INNER_IMAGE"},
+		"env of envbuilder from a whole ConfigMap":  {with("containers", dev(with("command", []any{"/envbuilder"}), with("envFrom", whole("ENV")))), "env ENVBUILDER_FALLBACK_IMAGE"},
+		"argument of envbox, cut between command and args": {with("containers", dev(with("command", []any{"/envbox", "docker", "--image"}), with("args", []any{bad}))),
+			"containers[dev]: arg --image "},
+		"argument of envbuilder that looks like envbox": {with("containers", dev(with("command", []any{"/envbuilder", "--fallback-image=" + bad}), with("env", env("CODER_INNER_HOSTNAME", "x")))),
+			"containers[dev]: arg --fallback-image "},
+		"argument from a variable": {with("containers", dev(with("command", []any{"/envbox", "docker", "$(MORE)"}), with("env", env("MORE", "--image="+bad)))),
+			"arg --image: reference: an image or a user may be hidden in this argument"},
+		"argument from a variable in part": {with("containers", dev(with("command", []any{"/envbox", "docker", "--im$(MORE)"}), with("env", env("MORE", "age="+bad)))), "arg --image"},
+		"argument in a script": {with("containers", dev(with("image", w.Ref("golden/envbox:v1.0.0")), with("command", []any{"sh", "-c", "exec /envbox docker --image " + bad}))),
+			"arg --image"},
+		"env in a script": {with("containers", dev(with("image", w.Ref("golden/envbox:v1.0.0")), with("command", []any{"sh", "-c", "CODER_INNER_IMAGE=" + bad + " /envbox docker"}))),
+			"arg --image"},
 		"env set twice": {with("containers", dev(with("env", []any{
 			object{"name": "CODER_INNER_IMAGE", "value": w.Ref("golden/coder:v1.0.0")}, object{"name": "CODER_INNER_IMAGE", "value": bad}}))),
 			"evil.example"},
@@ -281,4 +297,46 @@ func TestForgedOrigins(t *testing.T) {
 		node := authenticationv1.UserInfo{Username: "system:node:n1", Groups: []string{"system:nodes"}}
 		want{}.check(t, w.admitObject(t, servertest.Object{JSON: encode(t, w.pod(image("evil.example/x:v1.0.0"))), User: node}))
 	})
+}
+
+// TestInnerUser: as whom envbox starts its image counts as it would run, wherever it is said.
+func TestInnerUser(t *testing.T) {
+	w := newWorld(t, registrytest.Config{}, nil)
+	env := func(name, value string) object { return object{"name": name, "value": value} }
+	image := env("CODER_INNER_IMAGE", w.Ref("golden/ws:v1.0.0"))
+	coder := env("CODER_INNER_IMAGE", w.Ref("golden/coder:v1.0.0"))
+	user := func(value string) object { return env("CODER_INNER_USERNAME", value) }
+	whole := func(prefix string) []any { return []any{object{"prefix": prefix, "secretRef": object{"name": "s"}}} }
+	for title, c := range map[string]struct {
+		env, envFrom, args []any
+		want               want
+	}{
+		"of the image":            {env: []any{image}, want: allowed()},
+		"by variable":             {env: []any{image, user("1000")}, want: allowed()},
+		"root by variable":        {env: []any{image, user("root")}, want: denied("user: runs as root")},
+		"root by a later one":     {env: []any{user("1000"), image, user("root")}, want: denied("user: runs as root")},
+		"root by flag":            {env: []any{image, user("1000")}, args: []any{"docker", "--username=root"}, want: denied("user: runs as root")},
+		"root by flag, apart":     {env: []any{image}, args: []any{"docker", "--username", "0"}, want: denied("user: runs as ")},
+		"root by a later flag":    {env: []any{image}, args: []any{"docker", "--username=1000", "--username=root"}, want: denied("user: runs as root")},
+		"by flag over root":       {env: []any{image, user("root")}, args: []any{"docker", "--username=1000"}, want: allowed()},
+		"by a flag in a variable": {env: []any{env("F", "--username=root"), image}, args: []any{"docker", "$(F)"}, want: denied("may be hidden in this argument")},
+		"by a variable":           {env: []any{env("F", "root"), image}, args: []any{"docker", "--username=$(F)"}, want: denied("user: runs as ")},
+		"name of the catalogue":   {env: []any{coder, user("coder")}, want: allowed()},
+		"unseen, whatever the catalogue says": {env: []any{coder, object{"name": "CODER_INNER_USERNAME",
+			"valueFrom": object{"secretKeyRef": object{"name": "s", "key": "k"}}}}, want: denied("user: runs as ")},
+		"variable, whatever the catalogue says": {env: []any{coder, env("F", "root"), user("$(F)")}, want: denied("user: runs as ")},
+		"from a whole Secret":                   {env: []any{image}, envFrom: whole(""), want: denied("user: runs as ")},
+		"over a whole Secret":                   {env: []any{image, user("1000")}, envFrom: whole(""), want: allowed()},
+		"beside a whole Secret":                 {env: []any{image}, envFrom: whole("GIT_"), want: allowed()},
+		"image over one":                        {env: []any{user("1000"), image}, envFrom: whole("CODER_"), want: allowed()},
+	} {
+		t.Run(title, func(t *testing.T) {
+			box := w.container("box", "golden/envbox:v1.0.0")
+			box["env"], box["args"] = c.env, c.args
+			if c.envFrom != nil {
+				box["envFrom"] = c.envFrom
+			}
+			c.want.check(t, w.admit(t, w.pod(with("containers", []any{box}))))
+		})
+	}
 }

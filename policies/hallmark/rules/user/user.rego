@@ -51,12 +51,46 @@ _platform(image) := sprintf(" for %s", [image.user.platform]) if image.user.plat
 
 _platform(image) := "" if not image.user.platform
 
-_fix(image) := "set securityContext.windowsOptions.runAsUserName: ContainerUser" if image.user.windows
+# An image that a builder starts is inside the container, where securityContext does not reach.
+_inner(image) if contains(image.where, ".env[")
 
-_fix(image) := _uid(image) if not image.user.windows
+_inner(image) if contains(image.where, ".arg[")
+
+_fix(image) := "set securityContext.windowsOptions.runAsUserName: ContainerUser" if {
+	image.user.windows
+	not _inner(image)
+}
+
+_fix(image) := _uid(image) if {
+	not image.user.windows
+	not _inner(image)
+}
+
+_fix(image) := _inner_fix(image) if _inner(image)
 
 _uid(image) := sprintf("set securityContext.runAsUser: %d", [image.golden.uid]) if image.golden.uid > 0
 
 _uid(image) := "set securityContext.runAsUser to the image's numeric user, not 0" if not image.golden.uid
 
-_uid(image) := "ask for an exemption: the catalogue says that this image runs as root" if image.golden.uid == 0
+_uid(image) := _exempt if image.golden.uid == 0
+
+_inner_fix(image) := sprintf("set CODER_INNER_USERNAME: \"%d\"", [image.golden.uid]) if {
+	image.golden.uid > 0
+	_envbox(image)
+}
+
+_inner_fix(image) := "set CODER_INNER_USERNAME to the image's numeric user, not 0" if {
+	not image.golden.uid
+	_envbox(image)
+}
+
+_inner_fix(image) := "use an image whose USER is a number other than 0" if {
+	not image.golden.uid == 0
+	not _envbox(image)
+}
+
+_inner_fix(image) := _exempt if image.golden.uid == 0
+
+_envbox(image) if regex.match(`\.(env\[CODER_INNER_IMAGE|arg\[--(inner-)?image)\]`, image.where)
+
+_exempt := "ask for an exemption: the catalogue says that this image runs as root"

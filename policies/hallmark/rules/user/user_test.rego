@@ -56,3 +56,24 @@ test_fix_on_windows_is_an_account if {
 	some finding in user.deny with input.images as [object.union(_image(who), {"golden": {"uid": 1000}})]
 	finding.fix == "set securityContext.windowsOptions.runAsUserName: ContainerUser"
 }
+
+_inside(where, more) := object.union({"where": where, "user": object.union(_root, {"source": "builder"})}, more)
+
+test_fix_of_an_image_inside_the_container[where] if {
+	some where, wants in {
+		"containers[dev].env[CODER_INNER_IMAGE]": {
+			"set CODER_INNER_USERNAME to the image's numeric user, not 0": {},
+			"set CODER_INNER_USERNAME: \"1000\"": {"golden": {"uid": 1000}},
+			"ask for an exemption: the catalogue says that this image runs as root": {"golden": {"uid": 0}},
+		},
+		"containers[dev].arg[--image]": {"set CODER_INNER_USERNAME: \"1000\"": {"golden": {"uid": 1000}}},
+		"containers[dev].env[FALLBACK_IMAGE]": {
+			"use an image whose USER is a number other than 0": {},
+			"ask for an exemption: the catalogue says that this image runs as root": {"golden": {"uid": 0}},
+		},
+		"containers[dev].arg[--fallback-image]": {"use an image whose USER is a number other than 0": {"golden": {"uid": 1000}}},
+	}
+	every fix, more in wants {
+		{finding.fix | some finding in user.deny} == {fix} with input.images as [_inside(where, more)]
+	}
+}
