@@ -94,8 +94,12 @@ func (s *selection) container(list string, i int, c *container, agent bool) {
 		s.add(&Image{Where: where, Pointer: pointer + "/image", Role: outer, Text: c.image, source: source})
 	}
 	inner := imageSource{inner: true}
+	var args []argument
+	if len(found) > 0 {
+		args = c.arguments(pointer)
+	}
 	for _, b := range found {
-		inner.innerUser = cmp.Or(inner.innerUser, b.user(c))
+		inner.innerUser = cmp.Or(inner.innerUser, b.user(c, args))
 	}
 	for j, e := range c.env {
 		if !slices.Contains(s.env.Names, e.name) || !e.indirect && e.value() == "" || e.indirect && s.env.AllowUnresolved {
@@ -111,7 +115,7 @@ func (s *selection) container(list string, i int, c *container, agent bool) {
 		s.add(image)
 	}
 	for _, b := range found {
-		s.arguments(c.arguments(pointer), b, Image{Where: where, Role: role, source: inner})
+		s.arguments(args, b, Image{Where: where, Role: role, source: inner})
 		for _, name := range b.variables {
 			if slices.Contains(s.env.Names, name) && c.mayHide(name) && !s.env.AllowUnresolved {
 				s.add(&Image{Where: where + ".env[" + name + "]", Pointer: pointer + "/envFrom", Role: role, Error: unseen, source: inner})
@@ -131,32 +135,23 @@ func (c *container) mayHide(name string) bool {
 
 // user is as whom the builder is told to start its image, "" when it is not told. The flag counts before the variable, and
 // the last before others.
-func (b builder) user(c *container) string {
+func (b builder) user(c *container, args []argument) string {
 	const hidden = "(from a Secret or ConfigMap)"
 	user := ""
-	if b.userVariable == "" {
-		return ""
-	}
-	if c.mayHide(b.userVariable) {
+	if slices.ContainsFunc(b.userVariables, c.mayHide) {
 		user = hidden
 	}
 	for _, e := range c.env {
-		if e.name == b.userVariable {
+		if slices.Contains(b.userVariables, e.name) {
 			user = e.value()
 			if e.indirect {
 				user = hidden
 			}
 		}
 	}
-	args := slices.Concat(c.command, c.args)
-	for i, arg := range args {
-		flag, value, joined := strings.Cut(arg, "=")
-		switch {
-		case flag != b.userFlag:
-		case joined:
-			user = value
-		case i+1 < len(args):
-			user = args[i+1]
+	for i := range args {
+		if name, _, value, ok := flagAt(args, i); ok && slices.Contains(b.userFlags, name) {
+			user = value.text
 		}
 	}
 	return user
@@ -177,6 +172,21 @@ func (c *container) arguments(pointer string) []argument {
 	return all
 }
 
+// flagAt gives the flag that begins at a place, and where its value stands: "--name=value", whose value has prefix "--name=" in
+// front of it there, or "--name" and the argument behind it. It is not ok without a value.
+func flagAt(args []argument, i int) (name, prefix string, value argument, ok bool) {
+	value = args[i]
+	name, text, joined := strings.Cut(value.text, "=")
+	switch {
+	case joined:
+		value.text = text
+		return name, name + "=", value, true
+	case i+1 < len(args):
+		return name, "", args[i+1], true
+	}
+	return name, "", value, false
+}
+
 // A builder is a program that starts or builds another image inside its container.
 type builder struct {
 	name      string   // of the program, and part of the names of its images
@@ -184,7 +194,7 @@ type builder struct {
 	variables []string // that name an image
 	flags     []string // that take an image
 
-	userVariable, userFlag string // that say as whom the image is started; "" for none
+	userVariables, userFlags []string // that say as whom the image is started
 }
 
 // builders: the flags and variables are those of github.com/coder/envbox (cli/docker.go) and
@@ -192,7 +202,7 @@ type builder struct {
 var builders = [...]builder{
 	{
 		name: "envbox", envPrefix: "CODER_INNER_", variables: []string{"CODER_INNER_IMAGE"}, flags: []string{"--image", "--inner-image"},
-		userVariable: "CODER_INNER_USERNAME", userFlag: "--username",
+		userVariables: []string{"CODER_INNER_USERNAME"}, userFlags: []string{"--username"},
 	},
 	{
 		name: "envbuilder", envPrefix: "ENVBUILDER_", variables: []string{"ENVBUILDER_FALLBACK_IMAGE", "FALLBACK_IMAGE"},
@@ -204,17 +214,12 @@ var builders = [...]builder{
 // place of "$(NAME)", and scripts are not read here.
 func (b builder) mayHide(arg string) bool {
 	before, _, expanded := strings.Cut(arg, "$(")
-	for _, flag := range append(b.flags, b.userFlag) {
-		if flag != "" && (expanded && strings.HasPrefix(flag+"=", before) || mentions(arg, flag, "= \t\n\"'\\$")) {
+	for _, flag := range slices.Concat(b.flags, b.userFlags) {
+		if expanded && strings.HasPrefix(flag+"=", before) || mentions(arg, flag, "= \t\n\"'\\$") {
 			return true
 		}
 	}
-	for _, name := range append(b.variables, b.userVariable) {
-		if name != "" && mentions(arg, name, "=") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(slices.Concat(b.variables, b.userVariables), func(name string) bool { return mentions(arg, name, "=") })
 }
 
 // mentions says that a word stands in a text in front of one of the characters.
@@ -249,24 +254,18 @@ func buildersOf(c *container) (found []builder) {
 // arguments finds "--flag=REF" and "--flag REF", and refuses what may turn out to be one.
 func (s *selection) arguments(args []argument, b builder, template Image) {
 	for i, arg := range args {
-		flag, value, joined := strings.Cut(arg.text, "=")
 		image := template
+		flag, prefix, value, ok := flagAt(args, i)
 		switch {
-		case !slices.Contains(b.flags, flag):
-			if flag == b.userFlag || s.env.AllowUnresolved || !b.mayHide(arg.text) {
-				continue
-			}
-			flag = b.flags[0]
+		case ok && slices.Contains(b.flags, flag):
+			image.prefix, image.Text = prefix, value.text
+		case !slices.Contains(b.flags, flag) && !slices.Contains(b.userFlags, flag) && !s.env.AllowUnresolved && b.mayHide(arg.text):
+			flag, value = b.flags[0], arg
 			image.Error = "an image or a user may be hidden in this argument; give each in one of its own, as in " + flag + "=REF"
-		case joined:
-			image.prefix, image.Text = flag+"=", value
-		case i+1 < len(args):
-			arg = args[i+1]
-			image.Text = arg.text
 		default:
 			continue
 		}
-		image.Where, image.Pointer = template.Where+".arg["+flag+"]", arg.pointer
+		image.Where, image.Pointer = template.Where+".arg["+flag+"]", value.pointer
 		s.add(&image)
 	}
 }
